@@ -1,0 +1,3 @@
+//! kubectl-region
+
+fn main() {}

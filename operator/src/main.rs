@@ -1,0 +1,3 @@
+//! region-operator
+
+fn main() {}
