@@ -1,0 +1,33 @@
+//! Bounded waiting: the only place of the crate that sleeps.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// How often a condition is looked at.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What one look at a condition gave.
+pub enum Look<T> {
+    /// It holds.
+    Ready(T),
+    /// Not yet; the text says what was seen.
+    NotYet(String),
+}
+
+/// Looks again and again until the condition holds.
+///
+/// # Errors
+/// [`Error::Timeout`] with what was seen last once `bound` has passed; at once when a look itself fails.
+pub fn until<T>(what: &str, bound: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match look()? {
+            Look::Ready(value) => return Ok(value),
+            Look::NotYet(last) if start.elapsed() >= bound => {
+                return Err(Error::Timeout { what: what.to_owned(), bound, last });
+            }
+            Look::NotYet(_) => std::thread::sleep(INTERVAL),
+        }
+    }
+}
