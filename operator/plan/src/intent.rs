@@ -87,6 +87,7 @@ pub enum OnDeadline {
 
 /// A named point of a run at which the application does something itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum HookPoint {
     /// In the new region, beside scaling up.
     PreWarm,

@@ -25,6 +25,7 @@ pub struct Plan {
 
 /// Where the object stands. For people and alerts: at most ten, stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Phase {
     /// Only watching: `managed: Observe`.
     Observing,
@@ -50,6 +51,7 @@ pub enum Phase {
 
 /// Something that is waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Wait {
     /// On what.
@@ -64,6 +66,7 @@ pub struct Wait {
 
 /// A fact that a person should know of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// Stable code, `TR-1xxx`; `kubectl region explain` knows it.
@@ -76,6 +79,7 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $blocks:ident;)*) => {
         /// Stable codes of findings.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub enum Code { $($(#[$doc])* #[serde(rename = $text)] $name),* }
 
         impl Code {

@@ -10,6 +10,7 @@ use crate::step::StepKind;
 
 /// The report of one side, kept over restarts of the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SideReport {
     /// The region that reports.
@@ -23,6 +24,7 @@ pub struct SideReport {
 
 /// One side's part in one run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
     /// Identity, chosen by the new side.
@@ -33,6 +35,9 @@ pub struct RunReport {
     pub to: Region,
     /// The epoch that the run ends.
     pub from_epoch: Epoch,
+    /// Generation of my copy's spec when I entered the run: a run that was given up is not repeated by itself.
+    #[serde(default)]
+    pub generation: i64,
     /// When this side entered the run.
     pub opened_at: Timestamp,
     /// How far this side is.
@@ -66,6 +71,7 @@ pub struct RunReport {
 /// How far a side is. The old side goes `Accepted → Fenced → Finished` or ends `Aborted`;
 /// the new side goes `Proposed → Begun → Finished` or ends `Declined`. `Begun` and `Declined` exclude each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Mark {
     /// New side: asks for the run.
     Proposed,
@@ -92,6 +98,7 @@ impl Mark {
 
 /// A grant that a side makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// Number.
@@ -102,6 +109,7 @@ pub struct Grant {
 
 /// When a step began and ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StepRecord {
     /// Which step.
@@ -116,6 +124,34 @@ pub struct StepRecord {
     /// What the last attempt answered, if not plain success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+impl RunReport {
+    /// A report of a run that this side enters now.
+    pub fn open(id: RunId, from: &Region, to: &Region, from_epoch: Epoch, mark: Mark, now: Timestamp) -> Self {
+        Self {
+            id,
+            from: from.clone(),
+            to: to.clone(),
+            from_epoch,
+            generation: 0,
+            opened_at: now,
+            mark,
+            warm: false,
+            closing_since: None,
+            drained_since: None,
+            grant: None,
+            hooks_done: Vec::new(),
+            steps: Vec::new(),
+            ended_at: None,
+            reason: None,
+        }
+    }
+
+    /// A run in which a region takes the lease that nobody holds: the first start, or a new one.
+    pub fn is_start(&self) -> bool {
+        self.from == self.to
+    }
 }
 
 impl SideReport {

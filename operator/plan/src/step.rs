@@ -164,6 +164,7 @@ macro_rules! step_kinds {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Every kind of step: the kill cases of the end-to-end tests are generated from this list.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[allow(missing_docs, reason = "each is named after the step that it stands for")]
         pub enum StepKind { $($(#[$doc])* $name),* }
 

@@ -1,0 +1,95 @@
+//! From intent and world to a plan: which role this side has, and what is next in it.
+
+use jiff::Timestamp;
+
+use crate::context::{Context, Draft};
+use crate::findings;
+use crate::ids::Region;
+use crate::intent::{HookPoint, Intent, Management, Mode};
+use crate::plan::{Phase, Plan};
+use crate::proofs;
+use crate::report::{Mark, RunReport};
+use crate::step::Recorded;
+use crate::world::{HookResult, World};
+use crate::{release, source, steady, target};
+
+/// Decides what region `me` does next.
+///
+/// Pure: the same inputs give the same plan. `now` is the caller's clock; facts carry the time at which they were
+/// read by the same clock. Nothing is decided on a fact that is unknown or older than `intent.limits.fact_age`.
+pub fn decide(now: Timestamp, me: &Region, intent: &Intent, world: &World) -> Plan {
+    let Some(other) = intent.other(me) else {
+        return Draft::new(Phase::WaitForUser, format!("the object does not name a region besides {me}")).0;
+    };
+    let ctx = Context { now, me, other, intent, world };
+    let findings = findings::collect(&ctx);
+    let blocked = findings.iter().any(|finding| finding.code.blocks());
+    let mut plan = role(&ctx, blocked).0;
+    plan.findings.extend(findings);
+    plan.findings.sort();
+    plan.findings.dedup();
+    plan.proved = proofs::proved(&ctx);
+    match intent.management {
+        Management::Manage => plan,
+        Management::Observe => observed_only(plan),
+    }
+}
+
+fn role(ctx: &Context<'_>, blocked: bool) -> Draft {
+    if let Some(run) = ctx.world.mine.open_run() {
+        return in_run(ctx, run);
+    }
+    if ctx.intent.deleting {
+        return release::release(ctx);
+    }
+    let failover = ctx.intent.mine.mode != Mode::Planned;
+    if !failover && let Some(draft) = source::accept(ctx, blocked).or_else(|| target::propose(ctx, blocked)) {
+        return draft;
+    }
+    steady::keep(ctx)
+}
+
+fn in_run(ctx: &Context<'_>, run: &RunReport) -> Draft {
+    if let Some(record) = record_hooks(ctx, run) {
+        return record;
+    }
+    if run.is_start() {
+        steady::start(ctx, run)
+    } else if run.to == *ctx.me {
+        target::advance(ctx, run)
+    } else {
+        source::advance(ctx, run)
+    }
+}
+
+/// Hooks that answered success are written down first: what follows rests on it, and a crash must not forget it.
+fn record_hooks(ctx: &Context<'_>, run: &RunReport) -> Option<Draft> {
+    let succeeded = |point: &HookPoint| {
+        ctx.hook_due(*point, run) && ctx.world.hook_results.get(point) == Some(&HookResult::Succeeded)
+    };
+    let done: Vec<HookPoint> = HookPoint::ALL.into_iter().filter(succeeded).collect();
+    if done.is_empty() {
+        return None;
+    }
+    let mut changed = run.clone();
+    changed.hooks_done.extend(done);
+    let phase = if forward_only(run.mark) { Phase::Opening } else { Phase::Preparing };
+    Some(Draft::record(ctx, phase, Recorded::HookDone, changed))
+}
+
+/// `managed: Observe`: the same decision, told and not made.
+fn observed_only(mut plan: Plan) -> Plan {
+    let would: Vec<&str> = plan.steps.iter().map(|step| step.kind().name()).collect();
+    plan.reason = match would.as_slice() {
+        [] => format!("observing only; {}", plan.reason),
+        steps => format!("observing only; would now do {}; {}", steps.join(", "), plan.reason),
+    };
+    plan.steps.clear();
+    plan.phase = Phase::Observing;
+    plan
+}
+
+/// Whether a side in this state has passed the point of no return of its run.
+pub fn forward_only(mark: Mark) -> bool {
+    matches!(mark, Mark::Fenced | Mark::Begun)
+}

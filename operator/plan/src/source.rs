@@ -1,0 +1,254 @@
+//! The side that gives: accept, close ingress, drain, fence; or give the run up before the fence.
+
+use crate::context::{Context, Draft};
+use crate::holder;
+use crate::ids::Epoch;
+use crate::intent::{HookPoint, Mode, OnDeadline};
+use crate::plan::Phase;
+use crate::report::{Grant, Mark, RunReport};
+use crate::step::{Flipped, Recorded, Step};
+use crate::world::{ControlRole, LeaseView, Switch};
+
+/// Whether to take part in the run that the other side proposes. `None`: there is none for me.
+pub(crate) fn accept(ctx: &Context<'_>, blocked: bool) -> Option<Draft> {
+    let proposed = ctx.peer()?.open_run()?;
+    let seen = ctx.world.mine.run.as_ref().is_some_and(|mine| mine.id == proposed.id);
+    if proposed.is_start() || proposed.from != *ctx.me || proposed.mark != Mark::Proposed || seen {
+        return None;
+    }
+    let row = ctx.lease()?;
+    let mine = row.holder.as_ref() == Some(ctx.me) && row.epoch == proposed.from_epoch;
+    let wanted = ctx.intent.agreed() == Some(ctx.other) && ctx.intent.mine.mode == Mode::Planned;
+    if !mine || !wanted || blocked || ctx.intent.deleting {
+        return None;
+    }
+    let mut run = RunReport::open(proposed.id, ctx.me, ctx.other, row.epoch, Mark::Accepted, ctx.now);
+    run.generation = ctx.intent.mine.generation;
+    Some(Draft::record(ctx, Phase::Preparing, Recorded::Accepted, run))
+}
+
+/// The next steps of the old side in its open run.
+pub(crate) fn advance(ctx: &Context<'_>, run: &RunReport) -> Draft {
+    let Some(row) = ctx.lease() else {
+        let mut draft = Draft::new(waiting_phase(run), "the lease row cannot be read, so nothing is decided");
+        draft.wait("the database of this region to answer");
+        return draft;
+    };
+    let released = row.released.as_ref().is_some_and(|released| released.run == run.id);
+    match run.mark {
+        Mark::Fenced => after_fence(ctx, run, row),
+        _ if released => {
+            let mut fenced = run.clone();
+            fenced.mark = Mark::Fenced;
+            Draft::record(ctx, Phase::Promoting, Recorded::Fenced, fenced)
+        }
+        _ if row.holder.as_ref() != Some(ctx.me) => {
+            end(ctx, run, Mark::Aborted, "the lease left this region outside of the run")
+        }
+        _ => before_fence(ctx, run, row),
+    }
+}
+
+fn waiting_phase(run: &RunReport) -> Phase {
+    match (run.mark, run.closing_since) {
+        (Mark::Fenced, _) => Phase::Promoting,
+        (_, Some(_)) => Phase::Draining,
+        (_, None) => Phase::Preparing,
+    }
+}
+
+fn before_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
+    if let Some(why) = abort_wish(ctx, run) {
+        return abort(ctx, run, row, &why);
+    }
+    match run.closing_since {
+        None => prepare(ctx, run),
+        Some(closing_since) => drain(ctx, run, row, closing_since),
+    }
+}
+
+/// Why the run is to be given up now, if it is.
+fn abort_wish(ctx: &Context<'_>, run: &RunReport) -> Option<String> {
+    if ctx.intent.mine.active == *ctx.me {
+        return Some(format!("the spec names {} again", ctx.me));
+    }
+    if ctx.intent.mine.mode != Mode::Planned {
+        return Some("the spec no longer asks for a planned move".to_owned());
+    }
+    if ctx.intent.deleting {
+        return Some("the object is being deleted".to_owned());
+    }
+    if let Some(report) = ctx.peer() {
+        match report.run.as_ref().filter(|part| part.id == run.id) {
+            Some(part) if part.mark == Mark::Declined => {
+                return Some(format!("{} declined: {}", ctx.other, part.reason.as_deref().unwrap_or("no reason given")));
+            }
+            Some(_) => {}
+            None => return Some(format!("{} no longer knows of the run", ctx.other)),
+        }
+    }
+    if run.closing_since.is_none() && ctx.past(run.opened_at, ctx.intent.limits.warm) {
+        return Some(format!("{} was not warm in time", ctx.other));
+    }
+    let overdue = run.closing_since.is_some_and(|since| ctx.past(since, ctx.intent.drain.deadline));
+    (overdue && ctx.intent.drain.on_deadline == OnDeadline::Abort)
+        .then(|| format!("the drain did not end in time: {}", undrained(ctx).join(", ")))
+}
+
+fn abort(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, why: &str) -> Draft {
+    if row.aborted_run == Some(run.id) {
+        return end(ctx, run, Mark::Aborted, why);
+    }
+    let mut draft = Draft::new(Phase::Aborting, format!("giving the run up: {why}"));
+    draft.step(Step::AbortRun { run: run.id });
+    draft
+}
+
+fn end(ctx: &Context<'_>, run: &RunReport, mark: Mark, why: &str) -> Draft {
+    let mut ended = run.clone();
+    ended.mark = mark;
+    ended.ended_at = Some(ctx.now);
+    ended.reason = Some(why.to_owned());
+    let (phase, what) = match mark {
+        Mark::Finished => (Phase::Steady, Recorded::Finished),
+        _ => (Phase::Aborting, Recorded::Aborted),
+    };
+    Draft::record(ctx, phase, what, ended)
+}
+
+fn prepare(ctx: &Context<'_>, run: &RunReport) -> Draft {
+    if ctx.peer_part(run).is_some_and(|part| part.warm && part.mark == Mark::Proposed) {
+        let mut closing = run.clone();
+        closing.closing_since = Some(ctx.now);
+        return Draft::record(ctx, Phase::Draining, Recorded::Closing, closing);
+    }
+    let mut draft = Draft::new(Phase::Preparing, format!("{} warms up; customers are served here", ctx.other));
+    draft.wait_until(format!("{} to be warm", ctx.other), run.opened_at, ctx.intent.limits.warm);
+    draft
+}
+
+fn drain(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, closing_since: jiff::Timestamp) -> Draft {
+    let mut draft = Draft::new(Phase::Draining, format!("ingress of {} is closed and its queues empty", ctx.me));
+    let closed = close(ctx, &mut draft);
+    let left = undrained(ctx);
+    let empty = closed && left.is_empty();
+    match (empty, run.drained_since) {
+        (true, None) => return record_drained(ctx, run, Some(ctx.now)),
+        (false, Some(_)) => return record_drained(ctx, run, None),
+        _ => {}
+    }
+    let held = run.drained_since.is_some_and(|since| ctx.past(since, ctx.intent.drain.hold));
+    let overdue = ctx.past(closing_since, ctx.intent.drain.deadline);
+    let proceed = overdue && ctx.intent.drain.on_deadline == OnDeadline::Proceed;
+    if held || proceed {
+        fence(ctx, run, row, &mut draft);
+    } else if overdue {
+        draft.phase(Phase::WaitForUser, format!("the drain did not end; {} holds the lease: {}", ctx.me, left.join(", ")));
+    } else if let Some(since) = run.drained_since {
+        draft.wait_until("the drain checks to stay at zero", since, ctx.intent.drain.hold);
+    } else {
+        let on = if left.is_empty() { "ingress to close".to_owned() } else { left.join(", ") };
+        draft.wait_until(on, closing_since, ctx.intent.drain.deadline);
+    }
+    draft
+}
+
+fn record_drained(ctx: &Context<'_>, run: &RunReport, since: Option<jiff::Timestamp>) -> Draft {
+    let mut changed = run.clone();
+    changed.drained_since = since;
+    Draft::record(ctx, Phase::Draining, Recorded::Drained, changed)
+}
+
+/// Closes the ingress. Answers whether it is proved closed: three endpoints say Off, no customer may publish and
+/// none is connected.
+fn close(ctx: &Context<'_>, draft: &mut Draft) -> bool {
+    let off = [(holder::key(ControlRole::Ingress, ctx.me), Switch::Off)];
+    holder::flip(ctx, Flipped::IngressOff, &off, draft);
+    let cut = match ctx.fresh(&ctx.world.broker) {
+        Some(broker) if !broker.customers_may_write && broker.customer_connections == 0 => true,
+        Some(_) => {
+            draft.step(Step::CloseBroker);
+            false
+        }
+        None => {
+            draft.wait("the broker to answer, to show that no customer is connected");
+            false
+        }
+    };
+    cut && ctx.flipped(&off)
+}
+
+/// Drain checks that are not known to be zero, in words.
+fn undrained(ctx: &Context<'_>) -> Vec<String> {
+    ctx.world
+        .drain
+        .iter()
+        .filter_map(|(name, fact)| match ctx.fresh(fact) {
+            Some(0) => None,
+            Some(left) => Some(format!("{name} is {left}")),
+            None => Some(format!("{name} is not known")),
+        })
+        .collect()
+}
+
+/// The fence needs the other side's word, read live: it still wants this run and is warm.
+fn fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &mut Draft) {
+    match ctx.peer_part(run) {
+        Some(part) if part.mark == Mark::Proposed && part.warm => {
+            let grant = Grant { epoch: row.epoch, id: row.grant_id };
+            draft.0.steps.clear();
+            draft.step(Step::Fence { grant, run: run.id, to: ctx.other.clone() });
+            draft.phase(Phase::Draining, "empty; giving the lease up");
+        }
+        Some(_) | None => draft.wait(format!("{} to confirm that it takes over", ctx.other)),
+    }
+}
+
+fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
+    let theirs = ctx.peer_part(run);
+    let taken = row.holder.as_ref() == Some(ctx.other) && row.epoch > run.from_epoch;
+    match theirs.map(|part| part.mark) {
+        Some(Mark::Finished) => return end(ctx, run, Mark::Finished, "the new side is active"),
+        Some(Mark::Declined) => return take_back(ctx, run, row),
+        None if taken && ctx.peer().is_some() => {
+            return end(ctx, run, Mark::Finished, "the new side holds the lease and has left the run");
+        }
+        _ => {}
+    }
+    let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
+    if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {
+        holder::scale_standby(workloads, &mut draft);
+    }
+    if ctx.hook_due(HookPoint::Drained, run) {
+        draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
+    }
+    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.answer_connections > 0) {
+        draft.step(Step::CloseAnswers);
+    }
+    draft.wait_until(format!("{} to be active", ctx.other), run.opened_at, ctx.intent.limits.attention);
+    draft
+}
+
+/// The other side declined after the fence: nobody holds the lease, and only this side may take it again.
+fn take_back(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
+    if row.holder.as_ref() == Some(ctx.me) && row.epoch > run.from_epoch {
+        return end(ctx, run, Mark::Aborted, "the other side declined after the fence; the lease was taken again");
+    }
+    if ctx.fresh(&ctx.world.writable) != Some(&true) {
+        let mut draft = Draft::new(Phase::Aborting, "nobody writes: the lease is to be taken again");
+        draft.wait("this region's database to take writes");
+        return draft;
+    }
+    match run.grant.filter(|grant| grant.epoch > row.epoch.max(Epoch(0))) {
+        None => {
+            let mut granting = run.clone();
+            granting.grant = Some(ctx.next_grant(row));
+            Draft::record(ctx, Phase::Aborting, Recorded::Epoch, granting)
+        }
+        Some(grant) => {
+            let mut draft = Draft::new(Phase::Aborting, "nobody writes: taking the lease again");
+            draft.step(Step::Grant { from_epoch: row.epoch, grant, run: run.id });
+            draft
+        }
+    }
+}
