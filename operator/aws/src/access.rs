@@ -40,10 +40,7 @@ pub struct CallTimeouts {
 
 impl Default for CallTimeouts {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_millis(1000),
-            attempt: Duration::from_millis(1500),
-        }
+        Self { connect: Duration::from_millis(1000), attempt: Duration::from_millis(1500) }
     }
 }
 
@@ -51,7 +48,9 @@ impl Default for CallTimeouts {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The CA given for the AWS endpoints holds no usable certificate.
-    #[error("the CA for AWS endpoints is not a PEM file with at least one certificate ({reason}); give the CA's certificate or leave it out for public trust")]
+    #[error(
+        "the CA for AWS endpoints is not a PEM file with at least one certificate ({reason}); give the CA's certificate or leave it out for public trust"
+    )]
     BadCa {
         /// What was wrong with it.
         reason: String,
@@ -86,20 +85,13 @@ impl AwsAccess {
     ) -> Result<Self, AccessError> {
         let http = http_client(ca_pem)?;
         let credentials = match source {
-            CredentialSource::Folder(folder) => {
-                SharedCredentialsProvider::new(FolderCredentials { folder })
-            }
+            CredentialSource::Folder(folder) => SharedCredentialsProvider::new(FolderCredentials { folder }),
             CredentialSource::Keys(keys) => SharedCredentialsProvider::new(keys),
             CredentialSource::Chain => {
                 SharedCredentialsProvider::new(DefaultCredentialsChain::builder().build().await)
             }
         };
-        Ok(Self {
-            credentials,
-            identity_cache: IdentityCache::lazy().build(),
-            http,
-            timeouts,
-        })
+        Ok(Self { credentials, identity_cache: IdentityCache::lazy().build(), http, timeouts })
     }
 
     /// The SDK's view of the timeouts. `whole` bounds loading credentials as well.
@@ -132,9 +124,7 @@ fn http_client(ca_pem: Option<&[u8]>) -> Result<SharedHttpClient, AccessError> {
     let context = TlsContext::builder()
         .with_trust_store(trust)
         .build()
-        .map_err(|error| AccessError::Tls {
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| AccessError::Tls { reason: error.to_string() })?;
     Ok(aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::rustls(CryptoMode::AwsLc))
         .tls_context(context)
@@ -147,9 +137,7 @@ fn check_pem(pem: &[u8]) -> Result<(), AccessError> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
     }
     if roots.is_empty() {
         return Err(bad("it holds none".to_owned()));
@@ -183,10 +171,7 @@ async fn read_key(folder: &Path, name: &str) -> Result<String, CredentialsError>
     })?;
     let text = text.trim();
     if text.is_empty() {
-        return Err(CredentialsError::provider_error(format!(
-            "{} is empty",
-            path.display()
-        )));
+        return Err(CredentialsError::provider_error(format!("{} is empty", path.display())));
     }
     Ok(text.to_owned())
 }
@@ -197,10 +182,7 @@ mod tests {
 
     #[test]
     fn text_that_is_no_certificate_is_refused_before_the_first_call() {
-        assert!(matches!(
-            http_client(Some(b"no certificate")),
-            Err(AccessError::BadCa { .. })
-        ));
+        assert!(matches!(http_client(Some(b"no certificate")), Err(AccessError::BadCa { .. })));
     }
 
     #[tokio::test]
@@ -208,9 +190,7 @@ mod tests {
         let keys = Credentials::new("AKIDEXAMPLE", "very-secret-key", None, None, "test");
         let source = CredentialSource::Keys(keys);
         let shown = format!("{source:?}");
-        let access = AwsAccess::new(source, None, CallTimeouts::default())
-            .await
-            .unwrap();
+        let access = AwsAccess::new(source, None, CallTimeouts::default()).await.unwrap();
         assert!(!shown.contains("very-secret-key"), "{shown}");
         assert!(!format!("{access:?}").contains("very-secret-key"));
     }

@@ -107,11 +107,7 @@ pub struct ReadLimits {
 
 impl Default for ReadLimits {
     fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(2),
-            enough: None,
-            grace: Duration::from_millis(50),
-        }
+        Self { deadline: Duration::from_secs(2), enough: None, grace: Duration::from_millis(50) }
     }
 }
 
@@ -137,10 +133,7 @@ impl ArcClient {
     /// [`ArcConfigError`] when the endpoints are none, too many, not distinct or not URLs.
     pub fn new(endpoints: &[ArcEndpoint], access: &AwsAccess) -> Result<Self, ArcConfigError> {
         check_endpoints(endpoints)?;
-        let endpoints = endpoints
-            .iter()
-            .map(|endpoint| Endpoint::new(endpoint, access))
-            .collect();
+        let endpoints = endpoints.iter().map(|endpoint| Endpoint::new(endpoint, access)).collect();
         Ok(Self { endpoints })
     }
 
@@ -149,10 +142,8 @@ impl ArcClient {
     pub async fn read_all(&self, controls: &[String], limits: ReadLimits) -> ArcReading {
         let started = Instant::now();
         let mut until = started + limits.deadline;
-        let mut reading = ArcReading::unanswered(
-            self.endpoints.iter().map(|endpoint| &endpoint.region),
-            started,
-        );
+        let mut reading =
+            ArcReading::unanswered(self.endpoints.iter().map(|endpoint| &endpoint.region), started);
         let mut calls: FuturesUnordered<_> = self
             .endpoints
             .iter()
@@ -162,19 +153,13 @@ impl ArcClient {
         let mut agreed = false;
         while let Ok(Some((index, outcome))) = timeout_at(until, calls.next()).await {
             reading.note(index, outcome, Instant::now());
-            let enough = limits
-                .enough
-                .is_some_and(|quorum| reading.agrees_on_all(controls, quorum));
+            let enough = limits.enough.is_some_and(|quorum| reading.agrees_on_all(controls, quorum));
             if enough && !agreed {
                 agreed = true;
                 until = until.min(Instant::now() + limits.grace);
             }
         }
-        let missing = if agreed {
-            ErrorKind::NotAwaited
-        } else {
-            ErrorKind::Timeout
-        };
+        let missing = if agreed { ErrorKind::NotAwaited } else { ErrorKind::Timeout };
         reading.finish(missing, Instant::now());
         for (endpoint, said) in self.endpoints.iter().zip(&reading.endpoints) {
             // Calls that ended have noted themselves; a call cut off here could not.
@@ -187,10 +172,7 @@ impl ArcClient {
 
     /// Numbers about each endpoint, in configured order.
     pub fn health(&self) -> Vec<EndpointHealth> {
-        self.endpoints
-            .iter()
-            .map(|endpoint| endpoint.health.snapshot())
-            .collect()
+        self.endpoints.iter().map(|endpoint| endpoint.health.snapshot()).collect()
     }
 }
 
@@ -215,10 +197,7 @@ impl Endpoint {
         }
     }
 
-    async fn read(
-        &self,
-        controls: &[String],
-    ) -> Result<BTreeMap<String, ControlState>, CallError> {
+    async fn read(&self, controls: &[String]) -> Result<BTreeMap<String, ControlState>, CallError> {
         let started = Instant::now();
         let result = self.read_states(controls).await;
         self.health.note(&result, started, Instant::now());
@@ -226,10 +205,7 @@ impl Endpoint {
     }
 
     /// One call a control panel: a listing where several controls are asked for, else a single get.
-    async fn read_states(
-        &self,
-        controls: &[String],
-    ) -> Result<BTreeMap<String, ControlState>, CallError> {
+    async fn read_states(&self, controls: &[String]) -> Result<BTreeMap<String, ControlState>, CallError> {
         let mut states = BTreeMap::new();
         for (panel, wanted) in by_panel(controls) {
             match panel {
@@ -250,12 +226,7 @@ impl Endpoint {
 
     /// `None` when the endpoint does not know the control or its state has no known name.
     async fn get(&self, control: &str) -> Result<Option<ControlState>, CallError> {
-        let answer = self
-            .client
-            .get_routing_control_state()
-            .routing_control_arn(control)
-            .send()
-            .await;
+        let answer = self.client.get_routing_control_state().routing_control_arn(control).send().await;
         match answer {
             Ok(answer) => Ok(ControlState::from_sdk(answer.routing_control_state())),
             Err(error) => {
@@ -287,9 +258,7 @@ impl Endpoint {
                 .await
                 .map_err(|error| CallError::from_sdk(&self.name, OPERATION, &error))?;
             for control in page.routing_controls() {
-                let state = control
-                    .routing_control_state()
-                    .and_then(ControlState::from_sdk);
+                let state = control.routing_control_state().and_then(ControlState::from_sdk);
                 if let (Some(arn), Some(state)) = (control.routing_control_arn(), state)
                     && wanted.contains(arn)
                 {
@@ -352,41 +321,27 @@ mod tests {
     use super::*;
 
     fn endpoint(region: &str, url: &str) -> ArcEndpoint {
-        ArcEndpoint {
-            region: region.to_owned(),
-            url: url.to_owned(),
-        }
+        ArcEndpoint { region: region.to_owned(), url: url.to_owned() }
     }
 
     #[test]
     fn the_same_endpoint_under_two_names_is_refused() {
-        let twice = [
-            endpoint("us-east-1", "https://a.example/"),
-            endpoint("us-west-2", "https://A.example"),
-        ];
-        assert_eq!(
-            check_endpoints(&twice),
-            Err(ArcConfigError::Duplicate("a.example".to_owned()))
-        );
+        let twice = [endpoint("us-east-1", "https://a.example/"), endpoint("us-west-2", "https://A.example")];
+        assert_eq!(check_endpoints(&twice), Err(ArcConfigError::Duplicate("a.example".to_owned())));
     }
 
     #[test]
     fn none_and_six_endpoints_are_refused() {
         assert_eq!(check_endpoints(&[]), Err(ArcConfigError::Count(0)));
-        let six: Vec<_> = (0..6)
-            .map(|n| endpoint(&format!("r{n}"), &format!("https://h{n}")))
-            .collect();
+        let six: Vec<_> = (0..6).map(|n| endpoint(&format!("r{n}"), &format!("https://h{n}"))).collect();
         assert_eq!(check_endpoints(&six), Err(ArcConfigError::Count(6)));
     }
 
     #[test]
     fn controls_are_grouped_by_the_panel_in_their_name() {
         let panel = "arn:aws:route53-recovery-control::1:controlpanel/p";
-        let controls = [
-            format!("{panel}/routingcontrol/a"),
-            format!("{panel}/routingcontrol/b"),
-            "odd".to_owned(),
-        ];
+        let controls =
+            [format!("{panel}/routingcontrol/a"), format!("{panel}/routingcontrol/b"), "odd".to_owned()];
         let grouped = by_panel(&controls);
         assert_eq!(grouped[&Some(panel)].len(), 2);
         assert_eq!(grouped[&None], BTreeSet::from(["odd"]));

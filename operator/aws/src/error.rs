@@ -59,10 +59,7 @@ impl ErrorKind {
     ///
     /// An internal error counts: the service does not say at which point it failed.
     pub fn may_have_happened(self) -> bool {
-        matches!(
-            self,
-            Self::Timeout | Self::Unreachable | Self::Unparsable | Self::Internal
-        )
+        matches!(self, Self::Timeout | Self::Unreachable | Self::Unparsable | Self::Internal)
     }
 
     /// True when asking again without a change by a person is useless.
@@ -117,11 +114,7 @@ impl CallError {
     }
 
     /// Sorts an SDK error. Neither credentials nor headers enter the text.
-    pub(crate) fn from_sdk<E>(
-        endpoint: &str,
-        operation: &'static str,
-        error: &SdkError<E>,
-    ) -> Self
+    pub(crate) fn from_sdk<E>(endpoint: &str, operation: &'static str, error: &SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
@@ -145,13 +138,7 @@ impl CallError {
             }
             other => (DisplayErrorContext(other).to_string(), None),
         };
-        Self {
-            endpoint: endpoint.to_owned(),
-            operation,
-            kind,
-            detail,
-            retry_after,
-        }
+        Self { endpoint: endpoint.to_owned(), operation, kind, detail, retry_after }
     }
 }
 
@@ -201,14 +188,9 @@ fn retry_hint<E: StdError + 'static>(error: &E) -> Option<Duration> {
     let seconds = if let Some(throttled) = inner.downcast_ref::<ThrottlingException>() {
         throttled.retry_after_seconds()
     } else {
-        inner
-            .downcast_ref::<InternalServerException>()?
-            .retry_after_seconds()
+        inner.downcast_ref::<InternalServerException>()?.retry_after_seconds()
     };
-    u64::try_from(seconds)
-        .ok()
-        .filter(|seconds| *seconds > 0)
-        .map(Duration::from_secs)
+    u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
 }
 
 #[cfg(test)]

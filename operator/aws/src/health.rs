@@ -68,8 +68,5 @@ impl HealthRecord {
 
 /// A refusal of the content shows a working endpoint; a refusal of the caller does not help anyone.
 fn answered_in_earnest(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::NotFound
-    )
+    matches!(kind, ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::NotFound)
 }

@@ -15,8 +15,8 @@ mod rds;
 
 pub use access::{AccessError, AwsAccess, CallTimeouts, CredentialSource};
 pub use arc::{
-    ArcClient, ArcConfigError, ArcEndpoint, ArcReading, ControlState, EndpointReading, FlipLimits,
-    MAX_BATCH, MAX_ENDPOINTS, ReadLimits,
+    ArcClient, ArcConfigError, ArcEndpoint, ArcReading, ControlState, EndpointReading, FlipLimits, MAX_BATCH,
+    MAX_ENDPOINTS, ReadLimits,
 };
 pub use error::{CallError, ErrorKind};
 pub use health::EndpointHealth;

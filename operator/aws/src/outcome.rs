@@ -54,11 +54,7 @@ impl Outcome {
 
     /// A refusal before anything was sent.
     pub(crate) fn not_asked(reason: String, permanent: bool) -> Self {
-        Self::Refused(Refusal {
-            by: "this client".to_owned(),
-            reason,
-            permanent,
-        })
+        Self::Refused(Refusal { by: "this client".to_owned(), reason, permanent })
     }
 }
 

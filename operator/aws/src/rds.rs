@@ -25,10 +25,7 @@ pub struct RdsLimits {
 
 impl Default for RdsLimits {
     fn default() -> Self {
-        Self {
-            describe: Duration::from_secs(3),
-            act: Duration::from_secs(10),
-        }
+        Self { describe: Duration::from_secs(3), act: Duration::from_secs(10) }
     }
 }
 
@@ -91,19 +88,10 @@ pub struct RdsClient {
 
 impl RdsClient {
     /// A client for `region`; no call is made. `endpoint_url` replaces the public endpoint.
-    pub fn new(
-        region: &str,
-        endpoint_url: Option<&str>,
-        access: &AwsAccess,
-        limits: RdsLimits,
-    ) -> Self {
+    pub fn new(region: &str, endpoint_url: Option<&str>, access: &AwsAccess, limits: RdsLimits) -> Self {
         // The attempt limit made for ARC is too short here: each call brings its own deadline.
         let longest = limits.describe.max(limits.act);
-        let timeouts = access
-            .timeout_config(longest)
-            .to_builder()
-            .operation_attempt_timeout(longest)
-            .build();
+        let timeouts = access.timeout_config(longest).to_builder().operation_attempt_timeout(longest).build();
         let mut config = Config::builder()
             .behavior_version_latest()
             .region(AwsAccess::region(region))
@@ -173,9 +161,7 @@ impl RdsClient {
     pub async fn switchover(&self, global: &str, target_arn: &str) -> Outcome {
         match self.describe(global).await {
             Ok(before) if before.is_or_becomes_writer(target_arn) => {
-                return Outcome::AlreadyDone {
-                    seen_by: self.name.clone(),
-                };
+                return Outcome::AlreadyDone { seen_by: self.name.clone() };
             }
             Ok(before) => {
                 if let Some(reason) = before.forbids_switch_to(target_arn) {
@@ -188,21 +174,15 @@ impl RdsClient {
             }
         }
         match self.request_switchover(global, target_arn).await {
-            Ok(()) => Outcome::Done {
-                by: self.name.clone(),
-            },
+            Ok(()) => Outcome::Done { by: self.name.clone() },
             Err(error) if error.kind == ErrorKind::Conflict => {
                 let now = self.describe(global).await;
                 if now.is_ok_and(|now| now.is_or_becomes_writer(target_arn)) {
-                    return Outcome::AlreadyDone {
-                        seen_by: self.name.clone(),
-                    };
+                    return Outcome::AlreadyDone { seen_by: self.name.clone() };
                 }
                 Outcome::refused_by(&error)
             }
-            Err(error) if error.kind.may_have_happened() => Outcome::Unknown {
-                why: error.to_string(),
-            },
+            Err(error) if error.kind.may_have_happened() => Outcome::Unknown { why: error.to_string() },
             Err(error) => Outcome::refused_by(&error),
         }
     }
@@ -281,15 +261,11 @@ fn view(asked: &str, identifier: &str, cluster: &GlobalCluster) -> GlobalCluster
             Some(GlobalMember {
                 arn: member.db_cluster_arn()?.to_owned(),
                 is_writer: member.is_writer(),
-                synchronization: member
-                    .synchronization_status()
-                    .map(|status| status.as_str().to_owned()),
+                synchronization: member.synchronization_status().map(|status| status.as_str().to_owned()),
             })
         })
         .collect();
-    let mut writers = members
-        .iter()
-        .filter(|member| member.is_writer == Some(true));
+    let mut writers = members.iter().filter(|member| member.is_writer == Some(true));
     let writer = match (writers.next(), writers.next()) {
         (Some(only), None) => Some(only.arn.clone()),
         _ => None,

@@ -21,17 +21,12 @@ fn maintenance() -> Behaviour {
 }
 
 fn batch() -> Vec<(String, ControlState)> {
-    vec![
-        (control("app-a"), ControlState::Off),
-        (control("app-b"), ControlState::On),
-    ]
+    vec![(control("app-a"), ControlState::Off), (control("app-b"), ControlState::On)]
 }
 
 /// Gives up after this long; a flip among the tests' servers is over well before.
 fn limits() -> FlipLimits {
-    FlipLimits {
-        deadline: Duration::from_secs(6),
-    }
+    FlipLimits { deadline: Duration::from_secs(6) }
 }
 
 #[tokio::test]
@@ -47,10 +42,7 @@ async fn all_five_are_asked_at_once_and_a_listing_is_read_to_its_last_page() {
 #[tokio::test]
 async fn each_call_is_signed_for_the_region_of_its_endpoint() {
     let cluster = Cluster::start(works(), &BATCH_STATES).await;
-    cluster
-        .client
-        .read_all(&[control("app-a")], ReadLimits::default())
-        .await;
+    cluster.client.read_all(&[control("app-a")], ReadLimits::default()).await;
     for (server, region) in cluster.servers.iter().zip(REGIONS) {
         let signatures = server.signatures.lock().unwrap();
         let scope = format!("/{region}/route53-recovery-cluster/aws4_request");
@@ -63,10 +55,7 @@ async fn a_hung_endpoint_costs_its_timeout_and_no_more() {
     let [_, b, c, d, e] = works();
     let cluster = Cluster::start([HangsAfterApplying, b, c, d, e], &BATCH_STATES).await;
     let started = Instant::now();
-    let reading = cluster
-        .client
-        .read_all(&[control("app-a")], ReadLimits::default())
-        .await;
+    let reading = cluster.client.read_all(&[control("app-a")], ReadLimits::default()).await;
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!(reading.answered(), 4);
     let errors: Vec<_> = reading.errors().collect();
@@ -76,16 +65,10 @@ async fn a_hung_endpoint_costs_its_timeout_and_no_more() {
 
 #[tokio::test]
 async fn agreement_of_three_ends_the_round_before_the_hung_ones_time_out() {
-    let cluster = Cluster::start(
-        [HangsAfterApplying, HangsAfterApplying, Works, Works, Works],
-        &BATCH_STATES,
-    )
-    .await;
+    let cluster =
+        Cluster::start([HangsAfterApplying, HangsAfterApplying, Works, Works, Works], &BATCH_STATES).await;
     let started = Instant::now();
-    let limits = ReadLimits {
-        enough: Some(3),
-        ..ReadLimits::default()
-    };
+    let limits = ReadLimits { enough: Some(3), ..ReadLimits::default() };
     let reading = cluster.client.read_all(&[control("app-a")], limits).await;
     assert!(started.elapsed() < Duration::from_millis(350), "{reading:?}");
     assert_eq!(reading.agreed(&control("app-a"), 3), Some(ControlState::On));
@@ -125,11 +108,8 @@ async fn with_two_of_five_dead_a_flip_is_still_done_within_a_second() {
 
 #[tokio::test]
 async fn with_two_of_five_hung_a_flip_costs_at_most_two_timeouts() {
-    let cluster = Cluster::start(
-        [HangsAfterApplying, Works, HangsAfterApplying, Works, Works],
-        &BATCH_STATES,
-    )
-    .await;
+    let cluster =
+        Cluster::start([HangsAfterApplying, Works, HangsAfterApplying, Works, Works], &BATCH_STATES).await;
     let started = Instant::now();
     let outcome = cluster.client.flip(&batch(), limits()).await;
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome}");
@@ -138,11 +118,9 @@ async fn with_two_of_five_hung_a_flip_costs_at_most_two_timeouts() {
 
 #[tokio::test]
 async fn endpoints_in_maintenance_are_passed_over_at_once() {
-    let cluster = Cluster::start(
-        [maintenance(), maintenance(), Works, maintenance(), maintenance()],
-        &BATCH_STATES,
-    )
-    .await;
+    let cluster =
+        Cluster::start([maintenance(), maintenance(), Works, maintenance(), maintenance()], &BATCH_STATES)
+            .await;
     let outcome = cluster.client.flip(&batch(), limits()).await;
     let by = "ARC eu-west-1".to_owned();
     assert_eq!(outcome, Outcome::Done { by });
@@ -207,9 +185,8 @@ async fn throttled_endpoints_are_asked_again_only_after_the_time_they_named() {
 
 #[tokio::test]
 async fn denied_credentials_are_refused_for_good_after_each_endpoint_said_so_once() {
-    let all = std::array::from_fn(|_| {
-        Fails(403, "AccessDeniedException", json!({"message": "not authorised"}))
-    });
+    let all =
+        std::array::from_fn(|_| Fails(403, "AccessDeniedException", json!({"message": "not authorised"})));
     let cluster = Cluster::start(all, &BATCH_STATES).await;
     let outcome = cluster.client.flip(&batch(), limits()).await;
     let Outcome::Refused(refusal) = outcome else {
@@ -222,10 +199,7 @@ async fn denied_credentials_are_refused_for_good_after_each_endpoint_said_so_onc
 #[tokio::test]
 async fn health_tells_who_answered_how_fast_and_who_did_not() {
     let cluster = Cluster::start([Dead, Works, Works, Works, Works], &BATCH_STATES).await;
-    cluster
-        .client
-        .read_all(&[control("app-a")], ReadLimits::default())
-        .await;
+    cluster.client.read_all(&[control("app-a")], ReadLimits::default()).await;
     let health = cluster.client.health();
     assert_eq!(health[0].failures, 1);
     assert_eq!(health[0].last_error.unwrap().0, ErrorKind::Unreachable);

@@ -31,31 +31,19 @@ struct Script {
 }
 
 async fn start(answers: impl Into<VecDeque<Answer>>) -> (RdsClient, Arc<Script>) {
-    let script = Arc::new(Script {
-        answers: Mutex::new(answers.into()),
-        requests: Mutex::default(),
-    });
-    let router = Router::new()
-        .route("/", post(answer))
-        .with_state(script.clone());
+    let script = Arc::new(Script { answers: Mutex::new(answers.into()), requests: Mutex::default() });
+    let router = Router::new().route("/", post(answer)).with_state(script.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let limits = RdsLimits {
-        describe: Duration::from_millis(400),
-        act: Duration::from_millis(400),
-    };
+    let limits = RdsLimits { describe: Duration::from_millis(400), act: Duration::from_millis(400) };
     let access = support::access().await;
     let client = RdsClient::new("us-east-1", Some(&url), &access, limits);
     (client, script)
 }
 
 async fn answer(State(script): State<Arc<Script>>, body: String) -> Response {
-    let action = body
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("Action="))
-        .unwrap()
-        .to_owned();
+    let action = body.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap().to_owned();
     script.requests.lock().unwrap().push(action);
     let next = script.answers.lock().unwrap().pop_front();
     let xml = [(header::CONTENT_TYPE, "text/xml")];
@@ -97,16 +85,15 @@ fn quiet(writer: &'static str) -> Answer {
 
 fn under_way(to: &str, status: &str) -> Answer {
     let from = if to == EAST { WEST } else { EAST };
-    let change = format!("<Status>{status}</Status><FromDbClusterArn>{from}</FromDbClusterArn><ToDbClusterArn>{to}</ToDbClusterArn><IsDataLossAllowed>false</IsDataLossAllowed>");
+    let change = format!(
+        "<Status>{status}</Status><FromDbClusterArn>{from}</FromDbClusterArn><ToDbClusterArn>{to}</ToDbClusterArn><IsDataLossAllowed>false</IsDataLossAllowed>"
+    );
     Answer::Describe { writer: EAST, change }
 }
 
 fn switchovers(script: &Script) -> usize {
     let requests = script.requests.lock().unwrap();
-    requests
-        .iter()
-        .filter(|action| *action == "SwitchoverGlobalCluster")
-        .count()
+    requests.iter().filter(|action| *action == "SwitchoverGlobalCluster").count()
 }
 
 #[tokio::test]

@@ -31,9 +31,7 @@ pub struct FlipLimits {
 impl Default for FlipLimits {
     /// Two dead endpoints at 1.5 s each, then a live one, with room to spare.
     fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(8),
-        }
+        Self { deadline: Duration::from_secs(8) }
     }
 }
 
@@ -56,11 +54,8 @@ impl ArcClient {
         }
         let deadline = Instant::now() + limits.deadline;
         let mut attempts = Attempts::default();
-        let mut order: Vec<(&Endpoint, Instant)> = self
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint, Instant::now()))
-            .collect();
+        let mut order: Vec<(&Endpoint, Instant)> =
+            self.endpoints.iter().map(|endpoint| (endpoint, Instant::now())).collect();
         order.shuffle(&mut rand::rng());
         for round in 0..MAX_ROUNDS {
             if round > 0 && !pause(&mut order, deadline).await {
@@ -73,9 +68,7 @@ impl ArcClient {
                 }
                 sleep_until(not_before).await;
                 let Err(error) = endpoint.update(batch, deadline).await else {
-                    return Outcome::Done {
-                        by: endpoint.name.clone(),
-                    };
+                    return Outcome::Done { by: endpoint.name.clone() };
                 };
                 tracing::debug!(%error, "flip: an endpoint did not accept the batch");
                 let kind = error.kind;
@@ -119,13 +112,9 @@ impl ArcClient {
             ..ReadLimits::default()
         };
         let reading = self.read_all(&controls, limits).await;
-        let holds = batch
-            .iter()
-            .all(|(control, state)| reading.agreed(control, AGREEMENT) == Some(*state));
+        let holds = batch.iter().all(|(control, state)| reading.agreed(control, AGREEMENT) == Some(*state));
         if holds {
-            return Outcome::AlreadyDone {
-                seen_by: format!("{AGREEMENT} or more ARC endpoints"),
-            };
+            return Outcome::AlreadyDone { seen_by: format!("{AGREEMENT} or more ARC endpoints") };
         }
         attempts.verdict()
     }
@@ -146,20 +135,12 @@ async fn pause(order: &mut Vec<(&Endpoint, Instant)>, deadline: Instant) -> bool
 }
 
 impl Endpoint {
-    async fn update(
-        &self,
-        batch: &[(String, ControlState)],
-        deadline: Instant,
-    ) -> Result<(), CallError> {
+    async fn update(&self, batch: &[(String, ControlState)], deadline: Instant) -> Result<(), CallError> {
         let started = Instant::now();
         let call = self.send_batch(batch);
         let result = match timeout_at(deadline, call).await {
             Ok(result) => result,
-            Err(_) => Err(CallError::timed_out(
-                &self.name,
-                OPERATION,
-                deadline.duration_since(started),
-            )),
+            Err(_) => Err(CallError::timed_out(&self.name, OPERATION, deadline.duration_since(started))),
         };
         self.health.note(&result, started, Instant::now());
         result
@@ -181,10 +162,7 @@ impl Endpoint {
                 })?;
             call = call.update_routing_control_state_entries(entry);
         }
-        call.send()
-            .await
-            .map(|_| ())
-            .map_err(|error| CallError::from_sdk(&self.name, OPERATION, &error))
+        call.send().await.map(|_| ()).map_err(|error| CallError::from_sdk(&self.name, OPERATION, &error))
     }
 }
 
@@ -196,16 +174,10 @@ impl Attempts {
         }
         if self.errors.iter().any(|error| error.kind.may_have_happened()) {
             let tries: Vec<String> = self.errors.iter().map(ToString::to_string).collect();
-            return Outcome::Unknown {
-                why: tries.join("; "),
-            };
+            return Outcome::Unknown { why: tries.join("; ") };
         }
         let all_permanent = self.errors.iter().all(|error| error.kind.is_permanent());
-        let telling = self
-            .errors
-            .iter()
-            .rev()
-            .find(|error| all_permanent || !error.kind.is_permanent());
+        let telling = self.errors.iter().rev().find(|error| all_permanent || !error.kind.is_permanent());
         match telling {
             Some(error) => Outcome::refused_by(error),
             None => Outcome::not_asked("no endpoint was asked".to_owned(), false),
@@ -215,10 +187,7 @@ impl Attempts {
 
 fn refuse_batch(batch: &[(String, ControlState)]) -> Option<String> {
     if batch.is_empty() || batch.len() > MAX_BATCH {
-        return Some(format!(
-            "a batch holds 1 to {MAX_BATCH} controls, this one {}",
-            batch.len()
-        ));
+        return Some(format!("a batch holds 1 to {MAX_BATCH} controls, this one {}", batch.len()));
     }
     let mut seen = BTreeSet::new();
     batch
@@ -243,10 +212,7 @@ mod tests {
     }
 
     fn verdict(kinds: &[ErrorKind]) -> Outcome {
-        Attempts {
-            errors: kinds.iter().map(|kind| error(*kind)).collect(),
-        }
-        .verdict()
+        Attempts { errors: kinds.iter().map(|kind| error(*kind)).collect() }.verdict()
     }
 
     #[test]
@@ -273,10 +239,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_names_a_control_twice_is_refused() {
-        let batch = [
-            ("c".to_owned(), ControlState::On),
-            ("c".to_owned(), ControlState::Off),
-        ];
+        let batch = [("c".to_owned(), ControlState::On), ("c".to_owned(), ControlState::Off)];
         assert!(refuse_batch(&batch).is_some());
         assert!(refuse_batch(&batch[..1]).is_none());
         assert!(refuse_batch(&[]).is_some());

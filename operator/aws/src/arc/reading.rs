@@ -33,10 +33,7 @@ pub struct EndpointReading {
 
 impl ArcReading {
     /// A round in which nobody has answered yet.
-    pub(super) fn unanswered<'a>(
-        regions: impl Iterator<Item = &'a String>,
-        started: Instant,
-    ) -> Self {
+    pub(super) fn unanswered<'a>(regions: impl Iterator<Item = &'a String>, started: Instant) -> Self {
         let endpoints = regions
             .map(|region| EndpointReading {
                 region: region.clone(),
@@ -44,11 +41,7 @@ impl ArcReading {
                 latency: None,
             })
             .collect();
-        Self {
-            started,
-            finished: started,
-            endpoints,
-        }
+        Self { started, finished: started, endpoints }
     }
 
     pub(super) fn note(
@@ -74,9 +67,7 @@ impl ArcReading {
 
     /// How many distinct endpoints said that `control` is in `state`.
     pub fn count(&self, control: &str, state: ControlState) -> usize {
-        self.states_of(control)
-            .filter(|said| *said == state)
-            .count()
+        self.states_of(control).filter(|said| *said == state).count()
     }
 
     /// How many distinct endpoints named a state of `control`.
@@ -86,10 +77,7 @@ impl ArcReading {
 
     /// How many endpoints answered at all.
     pub fn answered(&self) -> usize {
-        self.endpoints
-            .iter()
-            .filter(|endpoint| endpoint.outcome.is_ok())
-            .count()
+        self.endpoints.iter().filter(|endpoint| endpoint.outcome.is_ok()).count()
     }
 
     /// The state on which at least `quorum` endpoints agree; `None` when there is none or two.
@@ -110,15 +98,11 @@ impl ArcReading {
 
     /// The calls that failed.
     pub fn errors(&self) -> impl Iterator<Item = &CallError> {
-        self.endpoints
-            .iter()
-            .filter_map(|endpoint| endpoint.outcome.as_ref().err())
+        self.endpoints.iter().filter_map(|endpoint| endpoint.outcome.as_ref().err())
     }
 
     pub(super) fn agrees_on_all(&self, controls: &[String], quorum: usize) -> bool {
-        controls
-            .iter()
-            .all(|control| self.agreed(control, quorum).is_some())
+        controls.iter().all(|control| self.agreed(control, quorum).is_some())
     }
 
     fn states_of<'a>(&'a self, control: &'a str) -> impl Iterator<Item = ControlState> + 'a {

@@ -17,13 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 pub const PANEL: &str = "arn:aws:route53-recovery-control::123456789012:controlpanel/p1";
-pub const REGIONS: [&str; 5] = [
-    "us-east-1",
-    "us-west-2",
-    "eu-west-1",
-    "ap-northeast-1",
-    "ap-southeast-2",
-];
+pub const REGIONS: [&str; 5] = ["us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1", "ap-southeast-2"];
 
 /// The ARN of a control of the test's panel.
 pub fn control(name: &str) -> String {
@@ -65,10 +59,8 @@ pub struct Cluster {
 impl Cluster {
     /// Starts endpoints that all know `states` and behave as told.
     pub async fn start(behaviours: [Behaviour; 5], states: &[(&str, &str)]) -> Self {
-        let states: BTreeMap<String, String> = states
-            .iter()
-            .map(|(name, state)| (control(name), (*state).to_owned()))
-            .collect();
+        let states: BTreeMap<String, String> =
+            states.iter().map(|(name, state)| (control(name), (*state).to_owned())).collect();
         let mut servers = Vec::new();
         let mut endpoints = Vec::new();
         for (region, behaviour) in REGIONS.iter().zip(behaviours) {
@@ -82,16 +74,12 @@ impl Cluster {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
             if !dead {
-                let router = Router::new()
-                    .route("/", post(answer))
-                    .with_state(server.clone());
+                let router = Router::new().route("/", post(answer)).with_state(server.clone());
                 tokio::spawn(async move { axum::serve(listener, router).await });
             }
             servers.push(server);
-            endpoints.push(ArcEndpoint {
-                region: (*region).to_owned(),
-                url: format!("http://127.0.0.1:{port}/"),
-            });
+            endpoints
+                .push(ArcEndpoint { region: (*region).to_owned(), url: format!("http://127.0.0.1:{port}/") });
         }
         let client = ArcClient::new(&endpoints, &access().await).unwrap();
         Self { servers, client }
@@ -123,13 +111,8 @@ impl Cluster {
 /// Access with test keys and limits that keep the tests short.
 pub async fn access() -> AwsAccess {
     let keys = Credentials::new("AKIDTEST", "secret", None, None, "test");
-    let timeouts = CallTimeouts {
-        connect: Duration::from_millis(300),
-        attempt: Duration::from_millis(400),
-    };
-    AwsAccess::new(CredentialSource::Keys(keys), None, timeouts)
-        .await
-        .unwrap()
+    let timeouts = CallTimeouts { connect: Duration::from_millis(300), attempt: Duration::from_millis(400) };
+    AwsAccess::new(CredentialSource::Keys(keys), None, timeouts).await.unwrap()
 }
 
 async fn answer(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -170,9 +153,7 @@ impl Server {
             "GetRoutingControlState" => {
                 let arn = request["RoutingControlArn"].as_str().unwrap();
                 match states.get(arn) {
-                    Some(state) => {
-                        reply(&json!({"RoutingControlArn": arn, "RoutingControlState": state}))
-                    }
+                    Some(state) => reply(&json!({"RoutingControlArn": arn, "RoutingControlState": state})),
                     None => failure(
                         404,
                         "ResourceNotFoundException",
@@ -182,9 +163,7 @@ impl Server {
             }
             // Two a page, so that paging is exercised.
             "ListRoutingControls" => {
-                let from: usize = request["NextToken"]
-                    .as_str()
-                    .map_or(0, |token| token.parse().unwrap());
+                let from: usize = request["NextToken"].as_str().map_or(0, |token| token.parse().unwrap());
                 let page: Vec<Value> = states
                     .iter()
                     .skip(from)
@@ -213,9 +192,7 @@ fn reply(body: &Value) -> Response {
 }
 
 fn failure(status: u16, code: &str, mut extra: Value) -> Response {
-    extra["__type"] = json!(format!(
-        "com.amazonaws.route53recoverycluster#{code}"
-    ));
+    extra["__type"] = json!(format!("com.amazonaws.route53recoverycluster#{code}"));
     let status = StatusCode::from_u16(status).unwrap();
     let json = [(header::CONTENT_TYPE, "application/x-amz-json-1.0")];
     (status, json, extra.to_string()).into_response()
