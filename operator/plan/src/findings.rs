@@ -44,7 +44,11 @@ fn spec(ctx: &Context<'_>, found: &mut Vec<Finding>) {
             format!("{} says activeRegion {}, {} says {}", ctx.me, mine.active, ctx.other, peer.active);
         add(found, Code::SpecDisagreed, message);
     } else if peer.fingerprint != mine.fingerprint || peer.mode != mine.mode {
-        add(found, Code::SpecDisagreed, format!("the specs of {} and {} differ beyond activeRegion", ctx.me, ctx.other));
+        add(
+            found,
+            Code::SpecDisagreed,
+            format!("the specs of {} and {} differ beyond activeRegion", ctx.me, ctx.other),
+        );
     }
 }
 
@@ -53,9 +57,17 @@ fn database(ctx: &Context<'_>, found: &mut Vec<Finding>) {
         add(found, Code::DatabaseUnknown, format!("database of {}: {why}", ctx.me));
     } else {
         match ctx.lease() {
-            None => add(found, Code::LeaseMissing, format!("database of {}: no lease row for {}", ctx.me, ctx.intent.app)),
+            None => add(
+                found,
+                Code::LeaseMissing,
+                format!("database of {}: no lease row for {}", ctx.me, ctx.intent.app),
+            ),
             Some(row) if row.holder.as_ref() == Some(ctx.me) && row.validity == Validity::Expired => {
-                add(found, Code::LeaseExpired, format!("the lease of epoch {} has run out; nobody can write", row.epoch));
+                add(
+                    found,
+                    Code::LeaseExpired,
+                    format!("the lease of epoch {} has run out; nobody can write", row.epoch),
+                );
             }
             Some(_) => {}
         }
@@ -67,7 +79,11 @@ fn database(ctx: &Context<'_>, found: &mut Vec<Finding>) {
         && ctx.writer_region() != Some(holder)
     {
         let writer = ctx.writer_region().map_or("nowhere", |region| region.as_str());
-        add(found, Code::WriterElsewhere, format!("RDS shows the writer in {writer}, the lease is held by {holder}"));
+        add(
+            found,
+            Code::WriterElsewhere,
+            format!("RDS shows the writer in {writer}, the lease is held by {holder}"),
+        );
     }
 }
 
@@ -76,7 +92,8 @@ fn controls(ctx: &Context<'_>, found: &mut Vec<Finding>) {
         for region in [ctx.me, ctx.other] {
             let state = ctx.control(role, region);
             if state.agreed().is_none() {
-                let message = format!("{role:?} of {region}: {} endpoints say On, {} say Off", state.on, state.off);
+                let message =
+                    format!("{role:?} of {region}: {} endpoints say On, {} say Off", state.on, state.off);
                 add(found, Code::ControlsUnknown, message);
             }
         }

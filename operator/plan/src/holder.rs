@@ -21,7 +21,12 @@ pub(crate) enum Opening {
 ///
 /// Order: lease valid → core stages → AfterGrant → intake → Probe → broker and traffic. Traffic is set On only
 /// behind a valid lease that has been opened for the intake in this epoch.
-pub(crate) fn open(ctx: &Context<'_>, row: &LeaseView, run: Option<&RunReport>, draft: &mut Draft) -> Opening {
+pub(crate) fn open(
+    ctx: &Context<'_>,
+    row: &LeaseView,
+    run: Option<&RunReport>,
+    draft: &mut Draft,
+) -> Opening {
     let before = (draft.0.steps.len(), draft.0.waits.len());
     scale_active(ctx, draft);
     if own_app_control_on(ctx, draft) && lease_valid(row, draft) {
@@ -80,7 +85,13 @@ enum Hook {
     Done,
 }
 
-fn hook(ctx: &Context<'_>, point: HookPoint, row: &LeaseView, run: Option<&RunReport>, draft: &mut Draft) -> Hook {
+fn hook(
+    ctx: &Context<'_>,
+    point: HookPoint,
+    row: &LeaseView,
+    run: Option<&RunReport>,
+    draft: &mut Draft,
+) -> Hook {
     match run {
         Some(run) if !run.is_start() && ctx.hook_due(point, run) => {
             draft.step(Step::Hook { point, run: run.id, epoch: row.epoch });

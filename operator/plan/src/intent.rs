@@ -103,8 +103,13 @@ pub enum HookPoint {
 
 impl HookPoint {
     /// All points, in the order of a run.
-    pub const ALL: [HookPoint; 5] =
-        [HookPoint::PreWarm, HookPoint::Drained, HookPoint::AfterGrant, HookPoint::Probe, HookPoint::AfterOpen];
+    pub const ALL: [HookPoint; 5] = [
+        HookPoint::PreWarm,
+        HookPoint::Drained,
+        HookPoint::AfterGrant,
+        HookPoint::Probe,
+        HookPoint::AfterOpen,
+    ];
 }
 
 /// Bounds of waits that the spec does not set.
@@ -135,7 +140,9 @@ impl Intent {
     /// The region that both copies name, when the other copy is known and both agree in everything shared.
     pub fn agreed(&self) -> Option<&Region> {
         let peer = self.peer.get()?;
-        (peer.active == self.mine.active && peer.fingerprint == self.mine.fingerprint && peer.mode == self.mine.mode)
+        (peer.active == self.mine.active
+            && peer.fingerprint == self.mine.fingerprint
+            && peer.mode == self.mine.mode)
             .then_some(&self.mine.active)
     }
 

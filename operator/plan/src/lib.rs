@@ -32,6 +32,6 @@ pub use preview::{Preview, PreviewStep, preview};
 pub use report::{Grant, Mark, RunReport, SideReport, StepRecord};
 pub use step::{Flipped, Recorded, ScaleTarget, ScaleTo, Step, StepKind};
 pub use world::{
-    Broker, ControlKey, ControlRole, ControlState, Fresh, GlobalDatabase, HookResult, LeaseView, Opened, Released,
-    Switch, Validity, Workload, Workloads, World,
+    Broker, ControlKey, ControlRole, ControlState, Fresh, GlobalDatabase, HookResult, LeaseView, Opened,
+    Released, Switch, Validity, Workload, Workloads, World,
 };

@@ -41,9 +41,9 @@ fn holds(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {
         StepKind::ScaleActive => {
             ctx.fresh(&ctx.world.workloads).is_some_and(|workloads| holder::unready(workloads).is_empty())
         }
-        StepKind::ScaleStandby => ctx
-            .fresh(&ctx.world.workloads)
-            .is_some_and(|workloads| workloads.items.iter().all(|item| item.replicas == item.standby_replicas)),
+        StepKind::ScaleStandby => ctx.fresh(&ctx.world.workloads).is_some_and(|workloads| {
+            workloads.items.iter().all(|item| item.replicas == item.standby_replicas)
+        }),
         StepKind::FlipIngressOff => ctx.is(ControlRole::Ingress, ctx.me, Switch::Off),
         StepKind::FlipAppOver => ctx.flipped(&target::app_over(ctx)),
         StepKind::FlipAppOn => ctx.is(ControlRole::App, ctx.me, Switch::On),

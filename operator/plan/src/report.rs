@@ -128,7 +128,14 @@ pub struct StepRecord {
 
 impl RunReport {
     /// A report of a run that this side enters now.
-    pub fn open(id: RunId, from: &Region, to: &Region, from_epoch: Epoch, mark: Mark, now: Timestamp) -> Self {
+    pub fn open(
+        id: RunId,
+        from: &Region,
+        to: &Region,
+        from_epoch: Epoch,
+        mark: Mark,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id,
             from: from.clone(),

@@ -58,8 +58,15 @@ fn waiting_phase(run: &RunReport) -> Phase {
 }
 
 fn before_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
+    if row.aborted_run == Some(run.id) {
+        // The row will refuse this run's fence for ever, whatever is wished for now.
+        let why = abort_wish(ctx, run).unwrap_or_else(|| "it was given up in the lease row".to_owned());
+        return end(ctx, run, Mark::Aborted, &why);
+    }
     if let Some(why) = abort_wish(ctx, run) {
-        return abort(ctx, run, row, &why);
+        let mut draft = Draft::new(Phase::Aborting, format!("giving the run up: {why}"));
+        draft.step(Step::AbortRun { run: run.id });
+        return draft;
     }
     match run.closing_since {
         None => prepare(ctx, run),
@@ -81,7 +88,11 @@ fn abort_wish(ctx: &Context<'_>, run: &RunReport) -> Option<String> {
     if let Some(report) = ctx.peer() {
         match report.run.as_ref().filter(|part| part.id == run.id) {
             Some(part) if part.mark == Mark::Declined => {
-                return Some(format!("{} declined: {}", ctx.other, part.reason.as_deref().unwrap_or("no reason given")));
+                return Some(format!(
+                    "{} declined: {}",
+                    ctx.other,
+                    part.reason.as_deref().unwrap_or("no reason given")
+                ));
             }
             Some(_) => {}
             None => return Some(format!("{} no longer knows of the run", ctx.other)),
@@ -93,15 +104,6 @@ fn abort_wish(ctx: &Context<'_>, run: &RunReport) -> Option<String> {
     let overdue = run.closing_since.is_some_and(|since| ctx.past(since, ctx.intent.drain.deadline));
     (overdue && ctx.intent.drain.on_deadline == OnDeadline::Abort)
         .then(|| format!("the drain did not end in time: {}", undrained(ctx).join(", ")))
-}
-
-fn abort(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, why: &str) -> Draft {
-    if row.aborted_run == Some(run.id) {
-        return end(ctx, run, Mark::Aborted, why);
-    }
-    let mut draft = Draft::new(Phase::Aborting, format!("giving the run up: {why}"));
-    draft.step(Step::AbortRun { run: run.id });
-    draft
 }
 
 fn end(ctx: &Context<'_>, run: &RunReport, mark: Mark, why: &str) -> Draft {
@@ -122,13 +124,15 @@ fn prepare(ctx: &Context<'_>, run: &RunReport) -> Draft {
         closing.closing_since = Some(ctx.now);
         return Draft::record(ctx, Phase::Draining, Recorded::Closing, closing);
     }
-    let mut draft = Draft::new(Phase::Preparing, format!("{} warms up; customers are served here", ctx.other));
+    let mut draft =
+        Draft::new(Phase::Preparing, format!("{} warms up; customers are served here", ctx.other));
     draft.wait_until(format!("{} to be warm", ctx.other), run.opened_at, ctx.intent.limits.warm);
     draft
 }
 
 fn drain(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, closing_since: jiff::Timestamp) -> Draft {
-    let mut draft = Draft::new(Phase::Draining, format!("ingress of {} is closed and its queues empty", ctx.me));
+    let mut draft =
+        Draft::new(Phase::Draining, format!("ingress of {} is closed and its queues empty", ctx.me));
     let closed = close(ctx, &mut draft);
     let left = undrained(ctx);
     let empty = closed && left.is_empty();
@@ -143,7 +147,10 @@ fn drain(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, closing_since: jif
     if held || proceed {
         fence(ctx, run, row, &mut draft);
     } else if overdue {
-        draft.phase(Phase::WaitForUser, format!("the drain did not end; {} holds the lease: {}", ctx.me, left.join(", ")));
+        draft.phase(
+            Phase::WaitForUser,
+            format!("the drain did not end; {} holds the lease: {}", ctx.me, left.join(", ")),
+        );
     } else if let Some(since) = run.drained_since {
         draft.wait_until("the drain checks to stay at zero", since, ctx.intent.drain.hold);
     } else {
@@ -232,7 +239,12 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
 /// The other side declined after the fence: nobody holds the lease, and only this side may take it again.
 fn take_back(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     if row.holder.as_ref() == Some(ctx.me) && row.epoch > run.from_epoch {
-        return end(ctx, run, Mark::Aborted, "the other side declined after the fence; the lease was taken again");
+        return end(
+            ctx,
+            run,
+            Mark::Aborted,
+            "the other side declined after the fence; the lease was taken again",
+        );
     }
     if ctx.fresh(&ctx.world.writable) != Some(&true) {
         let mut draft = Draft::new(Phase::Aborting, "nobody writes: the lease is to be taken again");

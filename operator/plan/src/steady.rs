@@ -45,7 +45,10 @@ fn standby(ctx: &Context<'_>) -> Draft {
     if !off.is_empty() {
         draft.step(Step::Flip { what: Flipped::OwnOff, batch: off });
     }
-    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.customers_may_write || broker.customer_connections > 0) {
+    if ctx
+        .fresh(&ctx.world.broker)
+        .is_some_and(|broker| broker.customers_may_write || broker.customer_connections > 0)
+    {
         draft.step(Step::CloseBroker);
     }
     if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {
@@ -101,7 +104,9 @@ pub(crate) fn start(ctx: &Context<'_>, run: &RunReport) -> Draft {
             }
         }
         Some(_) => return end_start(ctx, run, Mark::Declined, "somebody else took the lease first"),
-        None if row.epoch >= grant.epoch => return end_start(ctx, run, Mark::Declined, "the epoch was used meanwhile"),
+        None if row.epoch >= grant.epoch => {
+            return end_start(ctx, run, Mark::Declined, "the epoch was used meanwhile");
+        }
         None => {
             let app = [(holder::key(ControlRole::App, ctx.me), Switch::On)];
             if ctx.flipped(&app) {

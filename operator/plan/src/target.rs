@@ -21,13 +21,15 @@ pub(crate) fn propose(ctx: &Context<'_>, blocked: bool) -> Option<Draft> {
         let why = ended.reason.as_deref().unwrap_or("no reason recorded");
         let mut draft = Draft::new(
             Phase::WaitForUser,
-            format!("the last run was given up ({why}); {} is active and writes. Change the spec to try again", ctx.other),
+            format!(
+                "the last run was given up ({why}); {} is active and writes. Change the spec to try again",
+                ctx.other
+            ),
         );
         draft.finding(Code::RunAborted, format!("run {}: {why}", ended.id));
         return Some(draft);
     }
-    let mut run =
-        RunReport::open(ctx.world.fresh.run, ctx.other, ctx.me, row.epoch, Mark::Proposed, ctx.now);
+    let mut run = RunReport::open(ctx.world.fresh.run, ctx.other, ctx.me, row.epoch, Mark::Proposed, ctx.now);
     run.generation = ctx.intent.mine.generation;
     Some(Draft::record(ctx, Phase::Preparing, Recorded::Proposed, run))
 }
@@ -63,7 +65,8 @@ fn before_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
         return decline(ctx, run, "the object is being deleted");
     }
     let Some(peer) = ctx.peer() else {
-        let mut draft = Draft::new(Phase::Preparing, format!("{} cannot be read, so nothing is decided", ctx.other));
+        let mut draft =
+            Draft::new(Phase::Preparing, format!("{} cannot be read, so nothing is decided", ctx.other));
         draft.wait(format!("the object in {} to be readable", ctx.other));
         return draft;
     };
@@ -77,7 +80,9 @@ fn before_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
             draft.wait_until(format!("{} to accept", ctx.other), run.opened_at, ctx.intent.limits.accept);
             draft
         }
-        Some((Mark::Aborted, part)) => decline(ctx, run, part.reason.as_deref().unwrap_or("the old side gave it up")),
+        Some((Mark::Aborted, part)) => {
+            decline(ctx, run, part.reason.as_deref().unwrap_or("the old side gave it up"))
+        }
         Some((Mark::Fenced, _)) => begin(ctx, run),
         Some(_) => warm_up(ctx, run),
     }
@@ -122,7 +127,8 @@ fn warm_up(ctx: &Context<'_>, run: &RunReport) -> Draft {
 
 /// Forward only from here.
 fn after_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
-    let mut draft = Draft::new(Phase::Promoting, format!("moving routing controls and the database to {}", ctx.me));
+    let mut draft =
+        Draft::new(Phase::Promoting, format!("moving routing controls and the database to {}", ctx.me));
     match ctx.lease() {
         Some(row) if row.holder.as_ref() == Some(ctx.me) && granted_in(run, row) => {
             if let Some(finished) = open_or_finish(ctx, run, row, &mut draft) {
@@ -130,7 +136,10 @@ fn after_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
             }
         }
         Some(row) if row.holder.is_some() && row.epoch > run.from_epoch => {
-            draft.phase(Phase::WaitForUser, "the lease was granted outside of this run; see who holds it and whether it is valid");
+            draft.phase(
+                Phase::WaitForUser,
+                "the lease was granted outside of this run; see who holds it and whether it is valid",
+            );
         }
         row => {
             if let Some(record) = promote(ctx, run, row, &mut draft) {
@@ -183,7 +192,9 @@ fn switch_database(ctx: &Context<'_>, run: &RunReport, draft: &mut Draft) {
         Some(global) if global.writer.as_ref() == Some(&run.from) && !global.switching => {
             draft.step(Step::SwitchDatabase { from: run.from.clone() });
         }
-        Some(global) => draft.wait(format!("this region's database to take writes (global cluster: {})", global.status)),
+        Some(global) => {
+            draft.wait(format!("this region's database to take writes (global cluster: {})", global.status))
+        }
         None => draft.wait("the RDS API to describe the global cluster"),
     }
 }

@@ -1,0 +1,265 @@
+//! Whole runs, both sides deciding in turn on a small universe.
+
+mod support;
+
+use proptest::prelude::*;
+use region_plan::*;
+use support::*;
+
+fn holder(universe: &Universe) -> Option<&str> {
+    universe.lease.holder.as_ref().map(Region::as_str)
+}
+
+#[test]
+fn a_first_start_ends_active_where_both_copies_say() {
+    let universe = Universe::active();
+    assert_eq!((holder(&universe), universe.lease.opened), (Some(EAST), Opened::Intake));
+    assert!(universe.sides[0].broker.customers_may_write);
+    assert_eq!(universe.plan(0).phase, Phase::Steady);
+    assert_eq!(universe.plan(1).phase, Phase::Steady);
+    assert_eq!(universe.plan(1).steps, vec![]);
+}
+
+#[test]
+fn a_planned_switch_ends_active_on_the_other_side_and_back() {
+    let mut universe = Universe::active();
+    for (index, name) in [(1, WEST), (0, EAST)] {
+        universe.want(index);
+        let made = universe.settle(200);
+        assert_eq!((holder(&universe), universe.lease.opened), (Some(name), Opened::Intake), "{made:?}");
+        assert_eq!(universe.writer, index);
+        assert!(universe.sides[index].broker.customers_may_write);
+        assert!(!universe.sides[1 - index].broker.customers_may_write);
+        assert!(universe.sides[1 - index].workloads.iter().all(|item| item.replicas == 0));
+        for side in 0..2 {
+            assert_eq!(universe.plan(side).phase, Phase::Steady, "{}", text(&universe.plan(side)));
+            assert_eq!(universe.sides[side].report.run.as_ref().map(|run| run.mark), Some(Mark::Finished));
+        }
+    }
+    let epochs: Vec<u64> = universe.grants.iter().map(|grant| grant.0.0).collect();
+    assert!(epochs.windows(2).all(|pair| pair[0] < pair[1]), "{epochs:?}");
+}
+
+#[test]
+fn steps_come_in_the_order_of_the_protocol() {
+    let mut universe = Universe::active();
+    universe.want(1);
+    let made: Vec<StepKind> = universe.settle(200).into_iter().map(|(_, kind)| kind).collect();
+    let first =
+        |kind: StepKind| made.iter().position(|made| *made == kind).unwrap_or_else(|| panic!("no {kind:?}"));
+    let order = [
+        StepKind::RecordProposed,
+        StepKind::RecordAccepted,
+        StepKind::ScaleActive,
+        StepKind::HookPreWarm,
+        StepKind::RecordWarm,
+        StepKind::RecordClosing,
+        StepKind::CloseBroker,
+        StepKind::RecordDrained,
+        StepKind::Fence,
+        StepKind::RecordFenced,
+        StepKind::RecordBegun,
+        StepKind::SwitchDatabase,
+        StepKind::RecordEpoch,
+        StepKind::Grant,
+        StepKind::OpenCore,
+        StepKind::HookAfterGrant,
+        StepKind::OpenIntake,
+        StepKind::HookProbe,
+        StepKind::FlipIngressOn,
+        StepKind::HookAfterOpen,
+        StepKind::RecordFinished,
+    ];
+    for pair in order.windows(2) {
+        assert!(first(pair[0]) < first(pair[1]), "{:?} must come before {:?}: {made:?}", pair[0], pair[1]);
+    }
+}
+
+#[test]
+fn only_one_copy_naming_the_other_region_moves_nothing() {
+    let mut universe = Universe::active();
+    universe.sides[1].wanted.active = region(1);
+    let made = universe.settle(60);
+    assert_eq!(made, vec![], "{made:?}");
+    assert!(universe.plan(1).findings.iter().any(|finding| finding.code == Code::SpecDisagreed));
+}
+
+#[test]
+fn a_drain_that_does_not_end_is_given_up_and_the_old_side_reopens() {
+    let mut universe = Universe::active();
+    universe.want(1);
+    universe.sides[0].queue = 7;
+    universe.settle(300);
+    assert_eq!(holder(&universe), Some(EAST));
+    assert!(universe.sides[0].broker.customers_may_write, "{}", text(&universe.plan(0)));
+    assert_eq!(universe.plan(1).phase, Phase::WaitForUser);
+    universe.sides[0].queue = 0;
+    universe.settle(60);
+    assert_eq!(holder(&universe), Some(EAST), "a run that was given up is not repeated by itself");
+    universe.want(1);
+    universe.settle(200);
+    assert_eq!(holder(&universe), Some(WEST), "a new change of the spec is a new run");
+}
+
+#[test]
+fn a_spec_that_goes_back_before_the_fence_aborts() {
+    let mut universe = Universe::active();
+    universe.want(1);
+    universe.sides[0].queue = 1;
+    universe.settle(12);
+    assert_eq!(universe.plan(0).phase, Phase::Draining);
+    universe.want(0);
+    universe.settle(100);
+    assert_eq!(holder(&universe), Some(EAST));
+    assert!(universe.sides[0].broker.customers_may_write);
+    assert_eq!(universe.grants.len(), 1, "the lease was never given up");
+}
+
+#[test]
+fn a_decline_after_the_fence_gives_the_lease_back_to_the_old_side() {
+    let mut universe = Universe::active();
+    universe.want(1);
+    while universe.lease.holder.is_some() {
+        for step in universe.plan(0).steps {
+            universe.apply(0, &step);
+        }
+        if universe.lease.holder.is_some() {
+            for step in universe.plan(1).steps {
+                universe.apply(1, &step);
+            }
+        }
+        universe.tick(jiff::SignedDuration::from_secs(1));
+    }
+    universe.want(0);
+    universe.settle(100);
+    assert_eq!(holder(&universe), Some(EAST));
+    assert_eq!(universe.lease.opened, Opened::Intake);
+    assert_eq!(universe.grants.len(), 2);
+}
+
+#[test]
+fn deletion_hands_the_lease_back_without_a_limit_and_trading_goes_on() {
+    let mut universe = Universe::active();
+    universe.sides[0].deleting = true;
+    universe.sides[1].deleting = true;
+    universe.settle(30);
+    assert_eq!(universe.lease.validity, Validity::Unlimited);
+    assert_eq!((holder(&universe), universe.lease.opened), (Some(EAST), Opened::Intake));
+    assert!(universe.sides[0].broker.customers_may_write);
+    assert!(universe.sides.iter().all(|side| !side.finalizer));
+}
+
+#[test]
+fn observing_decides_and_does_nothing() {
+    let mut universe = Universe::active();
+    universe.management = Management::Observe;
+    universe.want(1);
+    assert_eq!(universe.settle(30), vec![]);
+    assert!(universe.plan(1).reason.contains("would now do RecordProposed"), "{}", universe.plan(1).reason);
+}
+
+/// Hides one fact of a world.
+fn hide(world: &mut World, fact: usize) {
+    let why = "hidden by the test";
+    match fact {
+        0 => world.peer = Fact::unknown(why),
+        1 => world.lease = Fact::unknown(why),
+        2 => world.writable = Fact::unknown(why),
+        3 => world.global_database = Fact::unknown(why),
+        4 => world.controls.clear(),
+        5 => world.workloads = Fact::unknown(why),
+        6 => world.broker = Fact::unknown(why),
+        7 => world.drain.values_mut().for_each(|fact| *fact = Fact::unknown(why)),
+        8 => world.dns = Fact::unknown(why),
+        _ => {}
+    }
+}
+
+fn assert_safe(before: &Universe, after: &Universe) {
+    let on = |role: ControlRole| {
+        (0..2)
+            .filter(|side| after.controls[&ControlKey { role, region: region(*side) }] == Switch::On)
+            .count()
+    };
+    assert!(on(ControlRole::App) <= 1 && on(ControlRole::Ingress) <= 1);
+    let mut epochs: Vec<Epoch> = after.grants.iter().map(|grant| grant.0).collect();
+    let made = epochs.len();
+    epochs.sort();
+    epochs.dedup();
+    assert_eq!(epochs.len(), made, "an epoch was granted twice");
+    for side in 0..2 {
+        let key = ControlKey { role: ControlRole::Ingress, region: region(side) };
+        if before.controls[&key] == Switch::Off && after.controls[&key] == Switch::On {
+            assert_eq!(
+                after.lease.holder,
+                Some(region(side)),
+                "traffic was set On at a side without the lease"
+            );
+            assert_eq!(after.lease.opened, Opened::Intake);
+        }
+        let marks = (before.sides[side].report.run.as_ref(), after.sides[side].report.run.as_ref());
+        if let (Some(old), Some(new)) = marks
+            && old.id == new.id
+        {
+            assert!(
+                old.mark == new.mark || !old.mark.ended(),
+                "an ended mark was withdrawn: {old:?} {new:?}"
+            );
+            assert!(!(old.mark == Mark::Begun && new.mark == Mark::Declined && !new.is_start()));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any interleaving of the two sides, crashes between steps, hidden facts, spec changes and backlog:
+    /// nothing unsafe on the way, and once disturbances end, the wanted side is active or a person is asked.
+    #[test]
+    fn any_history_is_safe_and_ends(moves in proptest::collection::vec((0usize..2, 0usize..14, 0usize..4, 0u64..3), 0..120)) {
+        let mut universe = Universe::active();
+        universe.want(1);
+        for (side, fact, cut, spec) in moves {
+            let mut world = universe.world(side);
+            hide(&mut world, fact);
+            let plan = decide(universe.now, &region(side), &universe.intent(side), &world);
+            for step in plan.steps.iter().take(cut) {
+                let before = universe.clone();
+                universe.apply(side, step);
+                assert_safe(&before, &universe);
+            }
+            match (fact, spec) {
+                (12, 1) => universe.want(0),
+                (12, 2) => universe.want(1),
+                (13, 1) => universe.sides[side].queue = 1,
+                (13, _) => universe.sides[side].queue = 0,
+                _ => {}
+            }
+            universe.tick(jiff::SignedDuration::from_millis(700));
+        }
+        universe.sides.iter_mut().for_each(|side| side.queue = 0);
+        universe.settle(400);
+        universe.want(1);
+        universe.settle(400);
+        prop_assert_eq!(holder(&universe), Some(WEST), "{}\n{}", text(&universe.plan(0)), text(&universe.plan(1)));
+        prop_assert_eq!(universe.lease.opened, Opened::Intake);
+        prop_assert!(universe.sides[1].broker.customers_may_write);
+    }
+
+    /// Hiding a fact never makes a plan do more to the lease, the database or the controls.
+    #[test]
+    fn an_unknown_fact_never_widens(steps in 0usize..60, side in 0usize..2, fact in 0usize..9) {
+        let mut universe = Universe::active();
+        universe.want(1);
+        universe.settle(steps);
+        let full = universe.plan(side);
+        let mut world = universe.world(side);
+        hide(&mut world, fact);
+        let partial = decide(universe.now, &region(side), &universe.intent(side), &world);
+        let widening = |step: &Step| matches!(step.kind(), StepKind::Grant | StepKind::Fence | StepKind::SwitchDatabase
+            | StepKind::RecordBegun | StepKind::FlipIngressOn | StepKind::OpenBroker | StepKind::OpenCore | StepKind::OpenIntake);
+        for step in partial.steps.iter().filter(|step| widening(step)) {
+            prop_assert!(full.steps.contains(step), "{step:?} only because fact {fact} was hidden");
+        }
+    }
+}
