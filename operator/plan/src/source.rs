@@ -103,7 +103,7 @@ fn abort_wish(ctx: &Context<'_>, run: &RunReport) -> Option<String> {
     }
     let overdue = run.closing_since.is_some_and(|since| ctx.past(since, ctx.intent.drain.deadline));
     (overdue && ctx.intent.drain.on_deadline == OnDeadline::Abort)
-        .then(|| format!("the drain did not end in time: {}", undrained(ctx).join(", ")))
+        .then(|| format!("the drain did not end in time: {}", standing(ctx, run).join(", ")))
 }
 
 fn end(ctx: &Context<'_>, run: &RunReport, mark: Mark, why: &str) -> Draft {
@@ -143,20 +143,33 @@ fn drain(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, closing_since: jif
     }
     let held = run.drained_since.is_some_and(|since| ctx.past(since, ctx.intent.drain.hold));
     let overdue = ctx.past(closing_since, ctx.intent.drain.deadline);
-    let proceed = overdue && ctx.intent.drain.on_deadline == OnDeadline::Proceed;
-    if held || proceed {
+    if held {
         fence(ctx, run, row, &mut draft);
+    } else if overdue && ctx.intent.drain.on_deadline == OnDeadline::Proceed {
+        return proceed(ctx, run, row, draft);
     } else if overdue {
-        draft.phase(
-            Phase::WaitForUser,
-            format!("the drain did not end; {} holds the lease: {}", ctx.me, left.join(", ")),
-        );
+        let left = standing(ctx, run).join(", ");
+        draft.phase(Phase::WaitForUser, format!("the drain did not end; {} holds the lease: {left}", ctx.me));
     } else if let Some(since) = run.drained_since {
         draft.wait_until("the drain checks to stay at zero", since, ctx.intent.drain.hold);
     } else {
-        let on = if left.is_empty() { "ingress to close".to_owned() } else { left.join(", ") };
-        draft.wait_until(on, closing_since, ctx.intent.drain.deadline);
+        draft.wait_until(
+            format!("the drain: {}", standing(ctx, run).join(", ")),
+            closing_since,
+            ctx.intent.drain.deadline,
+        );
     }
+    draft
+}
+
+/// Policy Proceed: what is left is written down first, then the lease is given up over it.
+fn proceed(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, mut draft: Draft) -> Draft {
+    if run.reason.is_none() {
+        let mut noted = run.clone();
+        noted.reason = Some(format!("gone on at the deadline with: {}", standing(ctx, run).join(", ")));
+        return Draft::record(ctx, Phase::Draining, Recorded::Drained, noted);
+    }
+    fence(ctx, run, row, &mut draft);
     draft
 }
 
@@ -198,6 +211,25 @@ fn undrained(ctx: &Context<'_>) -> Vec<String> {
         .collect()
 }
 
+/// What stands between a closing side and its fence, in words.
+fn standing(ctx: &Context<'_>, run: &RunReport) -> Vec<String> {
+    let mut left = undrained(ctx);
+    if !ctx.is(ControlRole::Ingress, ctx.me, Switch::Off) {
+        left.push("ingress is not read Off by three endpoints".to_owned());
+    }
+    match ctx.fresh(&ctx.world.broker) {
+        Some(broker) if broker.customer_connections > 0 || broker.customers_may_write => {
+            left.push(format!("{} customer connections", broker.customer_connections));
+        }
+        Some(_) => {}
+        None => left.push("the broker does not answer".to_owned()),
+    }
+    if !ctx.peer_part(run).is_some_and(|part| part.warm) {
+        left.push(format!("{} does not confirm that it takes over", ctx.other));
+    }
+    if left.is_empty() { vec!["zero, not yet for long enough".to_owned()] } else { left }
+}
+
 /// The fence needs the other side's word, read live: it still wants this run and is warm.
 fn fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &mut Draft) {
     match ctx.peer_part(run) {
@@ -205,7 +237,8 @@ fn fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &mut Draft)
             let grant = Grant { epoch: row.epoch, id: row.grant_id };
             draft.0.steps.clear();
             draft.step(Step::Fence { grant, run: run.id, to: ctx.other.clone() });
-            draft.phase(Phase::Draining, "empty; giving the lease up");
+            let reason = run.reason.clone().unwrap_or_else(|| "empty".to_owned());
+            draft.phase(Phase::Draining, format!("{reason}; giving the lease up"));
         }
         Some(_) | None => draft.wait(format!("{} to confirm that it takes over", ctx.other)),
     }

@@ -2,10 +2,11 @@
 
 use crate::context::{Context, Draft};
 use crate::holder::{self, Opening};
+use crate::intent::Mode;
 use crate::plan::Phase;
 use crate::report::{Mark, RunReport};
 use crate::step::{Flipped, Recorded, Step};
-use crate::world::{ControlKey, ControlRole, LeaseView, Switch};
+use crate::world::{ControlKey, ControlRole, LeaseView, Opened, Switch, Validity};
 
 /// What a side does while no run is open.
 pub(crate) fn keep(ctx: &Context<'_>) -> Draft {
@@ -24,10 +25,17 @@ pub(crate) fn keep(ctx: &Context<'_>) -> Draft {
 fn active(ctx: &Context<'_>, row: &LeaseView) -> Draft {
     let mut draft = Draft::new(Phase::Steady, format!("active in {}, epoch {}", ctx.me, row.epoch));
     holder::note_unready(ctx, &mut draft);
-    if holder::open(ctx, row, None, &mut draft) == Opening::Underway {
+    let underway = holder::open(ctx, row, None, &mut draft) == Opening::Underway;
+    let open = row.opened == Opened::Intake && matches!(row.validity, Validity::Valid | Validity::Unlimited);
+    if underway && open {
+        draft.phase(
+            Phase::Steady,
+            format!("active in {}, epoch {}; putting right what differs", ctx.me, row.epoch),
+        );
+    } else if underway {
         draft.phase(Phase::Starting, format!("{} holds epoch {} and opens", ctx.me, row.epoch));
     }
-    if ctx.intent.mine.active != *ctx.me {
+    if ctx.intent.agreed() == Some(ctx.other) && ctx.intent.mine.mode == Mode::Planned {
         draft.wait(format!("{} to open a run", ctx.other));
     }
     draft
