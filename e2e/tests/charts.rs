@@ -49,7 +49,11 @@ fn renders_equal_the_golden_files() {
         }
         differences.extend(golden::leftovers(chart, &sets));
     }
-    assert!(differences.is_empty(), "run again with UPDATE_GOLDEN=1 if this is wanted:\n{}", differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "run again with UPDATE_GOLDEN=1 if this is wanted:\n{}",
+        differences.join("\n")
+    );
 }
 
 #[test]
@@ -62,7 +66,9 @@ fn wrong_values_are_refused_with_the_place_of_the_mistake() {
             let expected = set.comment("refused").unwrap_or_else(|| panic!("{} names no refusal", set.name));
             match helm.template(chart, &set) {
                 Ok(_) => panic!("{} {} is accepted, expected {expected:?}", chart.name, set.name),
-                Err(said) => assert!(said.contains(&expected), "{}: expected {expected:?}, got: {said}", set.name),
+                Err(said) => {
+                    assert!(said.contains(&expected), "{}: expected {expected:?}, got: {said}", set.name)
+                }
             }
         }
     }
@@ -81,9 +87,19 @@ fn notes_warn_of_what_is_missing() {
             expected.retain(|warning| warning != "nothing");
             let notes = helm.notes(chart, &set).unwrap_or_else(|error| panic!("{}: {error}", set.name));
             for warning in &expected {
-                assert!(notes.contains(&format!("WARNING: {warning}")), "{}: no {warning:?} in {notes}", set.name);
+                assert!(
+                    notes.contains(&format!("WARNING: {warning}")),
+                    "{}: no {warning:?} in {notes}",
+                    set.name
+                );
             }
-            assert_eq!(notes.matches("WARNING: ").count(), expected.len(), "{} {}: {notes}", chart.name, set.name);
+            assert_eq!(
+                notes.matches("WARNING: ").count(),
+                expected.len(),
+                "{} {}: {notes}",
+                chart.name,
+                set.name
+            );
             warnings += expected.len();
         }
     }
@@ -130,13 +146,18 @@ fn rights_name_every_group_resource_and_verb() {
 fn deployments_of_the_application_leave_the_replica_count_to_the_operator() {
     let mut seen = 0;
     every_render(|chart, set, objects| {
-        for object in objects.iter().filter(|object| object["kind"] == "Deployment" && chart.name == "trading") {
+        for object in
+            objects.iter().filter(|object| object["kind"] == "Deployment" && chart.name == "trading")
+        {
             let at = format!("{set} {}", rules::title(object));
             assert!(object["spec"].get("replicas").is_none(), "{at} sets replicas");
             let meta = &object["metadata"];
             let wanted = meta["annotations"]["regions.trading.dev/active-replicas"].as_str();
             assert!(wanted.is_some_and(|text| text.parse::<u16>().is_ok_and(|n| n > 0)), "{at}: {wanted:?}");
-            assert!(meta["labels"]["regions.trading.dev/tier"].as_str().is_some_and(|t| t.parse::<u8>().is_ok()), "{at}");
+            assert!(
+                meta["labels"]["regions.trading.dev/tier"].as_str().is_some_and(|t| t.parse::<u8>().is_ok()),
+                "{at}"
+            );
             assert!(meta["labels"]["app.kubernetes.io/part-of"].is_string(), "{at}");
             seen += 1;
         }
@@ -186,13 +207,17 @@ fn alerts_use_metrics_and_codes_that_exist() {
             let expression = rule["expr"].as_str().unwrap();
             metrics.extend(rules::metric_names(expression));
             if let Some(codes) = rules::between(expression, "code=~\"", "\"") {
-                let blocking: Vec<&str> = region_plan::Code::ALL.iter().filter(|c| c.blocks()).map(|c| c.text()).collect();
+                let blocking: Vec<&str> =
+                    region_plan::Code::ALL.iter().filter(|c| c.blocks()).map(|c| c.text()).collect();
                 assert_eq!(codes.split('|').collect::<Vec<_>>(), blocking, "{}", rule["alert"]);
             }
         }
     });
     assert!(metrics.len() >= 6, "{metrics:?}");
-    for (prefix, file) in [("region_operator_", "operator/src/metrics.rs"), ("region_keeper_", "operator/keeper/src/metrics.rs")] {
+    for (prefix, file) in [
+        ("region_operator_", "operator/src/metrics.rs"),
+        ("region_keeper_", "operator/keeper/src/metrics.rs"),
+    ] {
         let source = fs::read_to_string(repository().join(file)).unwrap();
         for name in metrics.iter().filter_map(|metric| metric.strip_prefix(prefix)) {
             assert!(source.contains(&format!("\"{name}\"")), "{file} registers no {name:?}");
@@ -205,6 +230,24 @@ fn the_chart_ships_the_generated_definitions() {
     let generated = helm::yaml_files(&repository().join("crds/yaml"));
     assert!(!generated.is_empty(), "crds/yaml is empty");
     assert_eq!(helm::yaml_files(&repository().join("charts/trading-region-operator/crds")), generated);
+}
+
+#[test]
+fn the_lab_needs_no_more_than_its_values_and_the_facts_of_a_region() {
+    let helm = Helm::pinned();
+    let facts = [
+        "region=us-east-1",
+        "database.host=us-east-1.trading.lab",
+        "broker.url=amqps://us-east-1.trading.lab:5671",
+    ];
+    for (chart, facts) in [(&CHARTS[0], &facts[..1]), (&CHARTS[1], &facts[..])] {
+        let file = if chart.name == "trading" { "trading" } else { "operator" };
+        let sets = helm::value_sets(&repository().join("e2e/values"));
+        let set = sets.iter().find(|set| set.name == file).unwrap();
+        let rendered =
+            helm.template_with(chart, set, facts).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(rendered.contains(":dev"), "{file} does not use the image that the lab builds");
+    }
 }
 
 #[test]

@@ -65,7 +65,10 @@ impl Chart {
         let top = ["Chart.yaml", "README.md", "values.yaml", "values.schema.json", "values-eks.yaml"];
         let mut files: Vec<PathBuf> = top.iter().map(|file| folder.join(file)).collect();
         files.extend(fs::read_dir(folder.join("templates")).unwrap().map(|entry| entry.unwrap().path()));
-        files.into_iter().map(|file| (file.display().to_string(), fs::read_to_string(&file).unwrap())).collect()
+        files
+            .into_iter()
+            .map(|file| (file.display().to_string(), fs::read_to_string(&file).unwrap()))
+            .collect()
     }
 }
 
@@ -79,7 +82,8 @@ pub(crate) fn yaml_files(folder: &Path) -> Vec<(String, String)> {
     value_sets(folder).into_iter().map(|set| (set.name, fs::read_to_string(set.path).unwrap())).collect()
 }
 
-fn value_sets(folder: &Path) -> Vec<ValueSet> {
+/// The value files directly in a folder, by name.
+pub(crate) fn value_sets(folder: &Path) -> Vec<ValueSet> {
     let mut sets: Vec<ValueSet> = fs::read_dir(folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path())
@@ -109,9 +113,20 @@ impl Helm {
 
     /// Renders all templates; the error is what Helm said.
     pub(crate) fn template(&self, chart: &Chart, set: &ValueSet) -> Result<String, String> {
+        self.template_with(chart, set, &[])
+    }
+
+    /// The same with single values (`key=value`) on top.
+    pub(crate) fn template_with(
+        &self,
+        chart: &Chart,
+        set: &ValueSet,
+        values: &[&str],
+    ) -> Result<String, String> {
         let mut command = self.command("template");
         command.args(["release-name", "--namespace", "release-namespace", "--kube-version", "v1.36.3"]);
         command.arg(chart.folder()).arg("--values").arg(&set.path);
+        command.args(values.iter().flat_map(|value| ["--set", value]));
         command.args(set.comment("helm").unwrap_or_default().split_whitespace());
         said(command.output().unwrap())
     }

@@ -4,7 +4,11 @@ use serde_json::{Map, Value};
 
 /// Kind and name, for messages.
 pub(crate) fn title(object: &Value) -> String {
-    format!("{} {}", object["kind"].as_str().unwrap_or("?"), object["metadata"]["name"].as_str().unwrap_or("?"))
+    format!(
+        "{} {}",
+        object["kind"].as_str().unwrap_or("?"),
+        object["metadata"]["name"].as_str().unwrap_or("?")
+    )
 }
 
 /// The pod template of a Deployment or Job.
@@ -23,15 +27,20 @@ pub(crate) fn pod_faults(object: &Value, template: &Value) -> Vec<String> {
     };
     demand(spec["securityContext"]["runAsNonRoot"] == true, "pod: runAsNonRoot is not true");
     demand(spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", "pod: seccompProfile");
-    demand(spec["automountServiceAccountToken"].is_boolean(), "pod: automountServiceAccountToken is not decided");
+    demand(
+        spec["automountServiceAccountToken"].is_boolean(),
+        "pod: automountServiceAccountToken is not decided",
+    );
     for field in ["hostNetwork", "hostPID", "hostIPC", "hostUsers"] {
         demand(spec.get(field).is_none(), &format!("pod: {field} is set"));
     }
     for volume in list(&spec["volumes"]) {
-        let plain = ["configMap", "secret", "projected", "emptyDir"].iter().any(|kind| volume.get(kind).is_some());
+        let plain =
+            ["configMap", "secret", "projected", "emptyDir"].iter().any(|kind| volume.get(kind).is_some());
         demand(plain, &format!("volume {} is of a forbidden type", volume["name"]));
     }
-    let containers: Vec<&Value> = list(&spec["containers"]).iter().chain(list(&spec["initContainers"])).collect();
+    let containers: Vec<&Value> =
+        list(&spec["containers"]).iter().chain(list(&spec["initContainers"])).collect();
     demand(!containers.is_empty(), "pod: no containers");
     for container in containers {
         faults.extend(container_faults(container, object["kind"] == "Deployment"));
@@ -54,14 +63,20 @@ fn container_faults(container: &Value, long_running: bool) -> Vec<String> {
         (resources["requests"]["memory"].is_string(), "no memory request"),
         (resources["limits"]["memory"].is_string(), "no memory limit"),
         (resources["limits"].get("cpu").is_none(), "a CPU limit throttles renewals and commits"),
-        (image.contains('@') || image.rsplit('/').next().is_some_and(|name| name.contains(':')), "image without a version"),
+        (
+            image.contains('@') || image.rsplit('/').next().is_some_and(|name| name.contains(':')),
+            "image without a version",
+        ),
         (!image.ends_with(":latest"), "image is latest"),
     ];
     if long_running {
         for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
             rules.push((container[probe]["httpGet"]["port"] == "http", probe));
         }
-        rules.push((list(&container["ports"]).iter().any(|port| port["name"] == "http"), "no port named http"));
+        rules.push((
+            list(&container["ports"]).iter().any(|port| port["name"] == "http"),
+            "no port named http",
+        ));
     }
     let secret_in_environment = list(&container["env"]).iter().any(|variable| {
         let key = variable["valueFrom"]["secretKeyRef"]["key"].as_str().unwrap_or_default();
@@ -69,7 +84,11 @@ fn container_faults(container: &Value, long_running: bool) -> Vec<String> {
     });
     rules.push((!secret_in_environment, "a secret is given in the environment; mount it as a file"));
     let name = &container["name"];
-    rules.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| format!("container {name}: {fault}")).collect()
+    rules
+        .into_iter()
+        .filter(|(holds, _)| !holds)
+        .map(|(_, fault)| format!("container {name}: {fault}"))
+        .collect()
 }
 
 /// Wildcards and rights beyond what a role of ours may ever hold.
@@ -82,7 +101,9 @@ pub(crate) fn rbac_faults(object: &Value) -> Vec<String> {
             }
         }
         let names = |field: &str, wanted: &str| list(&rule[field]).iter().any(|value| value == wanted);
-        if names("resources", "secrets") && (rule["verbs"] != serde_json::json!(["get"]) || list(&rule["resourceNames"]).is_empty()) {
+        if names("resources", "secrets")
+            && (rule["verbs"] != serde_json::json!(["get"]) || list(&rule["resourceNames"]).is_empty())
+        {
             faults.push(format!("secrets may only be got, by name: {rule}"));
         }
         for verb in ["escalate", "bind", "impersonate", "deletecollection"] {
@@ -96,11 +117,16 @@ pub(crate) fn rbac_faults(object: &Value) -> Vec<String> {
 
 /// Services, budgets and policies whose selector finds no rendered pod.
 pub(crate) fn selector_faults(objects: &[Value]) -> Vec<String> {
-    let pods: Vec<&Map<String, Value>> =
-        objects.iter().filter_map(pod_template).filter_map(|pod| pod["metadata"]["labels"].as_object()).collect();
+    let pods: Vec<&Map<String, Value>> = objects
+        .iter()
+        .filter_map(pod_template)
+        .filter_map(|pod| pod["metadata"]["labels"].as_object())
+        .collect();
     let found = |selector: &Value| {
         let wanted = selector.as_object().filter(|labels| !labels.is_empty());
-        wanted.is_some_and(|wanted| pods.iter().any(|pod| wanted.iter().all(|(key, value)| pod.get(key) == Some(value))))
+        wanted.is_some_and(|wanted| {
+            pods.iter().any(|pod| wanted.iter().all(|(key, value)| pod.get(key) == Some(value)))
+        })
     };
     let selector_of = |object: &Value| match object["kind"].as_str() {
         Some("Service") => Some(object["spec"]["selector"].clone()),
