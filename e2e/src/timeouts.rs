@@ -1,0 +1,23 @@
+//! Named bounds of waits. `E2E_TIMEOUT_FACTOR` stretches all of them on a slow machine.
+
+use std::time::Duration;
+
+/// Helm install or upgrade of one chart, its hooks and readiness included.
+pub const INSTALL: Duration = Duration::from_secs(240);
+/// From applying the object in both clusters to an active region.
+pub const START: Duration = Duration::from_secs(120);
+/// A planned switch, from the change of the spec to the end of the run on both sides.
+pub const SWITCH: Duration = Duration::from_secs(180);
+/// A change of a condition, finding or phase after its cause.
+pub const NOTICE: Duration = Duration::from_secs(60);
+/// One call of a cluster's API server.
+pub const CALL: Duration = Duration::from_secs(10);
+/// Between two looks at a value.
+pub const POLL: Duration = Duration::from_millis(100);
+
+/// A bound, stretched by `E2E_TIMEOUT_FACTOR` if that is set to a number above 1.
+pub fn stretched(bound: Duration) -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "the one environment variable of the tests")]
+    let factor = std::env::var("E2E_TIMEOUT_FACTOR").ok().and_then(|text| text.parse::<f64>().ok());
+    bound.mul_f64(factor.unwrap_or(1.0).clamp(1.0, 20.0))
+}
