@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cache;
 use crate::command::run;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::packages;
 use crate::progress::long_part;
 
@@ -18,6 +18,7 @@ const SUITE: &str = "trixie";
 const INCLUDED: &str = "ca-certificates,postgresql-17,rabbitmq-server";
 
 const CREATION: Duration = Duration::from_secs(900);
+const OWNERSHIP: Duration = Duration::from_secs(30);
 
 /// The folder with PostgreSQL 17 and RabbitMQ 4, made on first use and shared read-only by all labs.
 ///
@@ -110,6 +111,23 @@ pub const ENVIRONMENT: [(&str, &str); 3] = [
     ("LC_ALL", "C.UTF-8"),
     ("HOME", "/tmp"),
 ];
+
+/// Gives a folder and all in it to a user of the Debian folder.
+pub(crate) fn own(root: &Path, folder: &Path, user: &str) -> Result<()> {
+    let passwords = root.join("etc/passwd");
+    let text = std::fs::read_to_string(&passwords).map_err(Error::file("read", &passwords))?;
+    let (uid, gid) = ids(&text, user)
+        .ok_or_else(|| Error::Request(format!("no user {user:?} in {}", passwords.display())))?;
+    run(Command::new("chown").args(["-R", &format!("{uid}:{gid}")]).arg(folder), OWNERSHIP).map(drop)
+}
+
+/// User and group number of a user in the text of a passwd file.
+fn ids<'a>(passwords: &'a str, user: &str) -> Option<(&'a str, &'a str)> {
+    passwords.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| match fields[..] {
+        [name, _, uid, gid, ..] if name == user => Some((uid, gid)),
+        _ => None,
+    })
+}
 
 /// Arguments: root, user, number of binds, source and target of each, then the program.
 /// Shared memory and /tmp are the program's own, so that a killed one leaves nothing on the machine.

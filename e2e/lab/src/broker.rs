@@ -1,0 +1,206 @@
+//! A region's RabbitMQ: one node, TLS only, users from a definitions file.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::address::port;
+use crate::cache::{create_folder, write_secret};
+use crate::credentials::{BROKER_USERS, Credentials};
+use crate::error::Result;
+use crate::kubernetes::base64;
+use crate::layout::Lab;
+use crate::process::{self, Program, StopSignal};
+use crate::region::Region;
+use crate::rootfs::{Chroot, own};
+use crate::wait::Look;
+
+const READY: Duration = Duration::from_secs(120);
+const CONNECTION: Duration = Duration::from_millis(500);
+const USER: &str = "rabbitmq";
+
+/// Starts a region's broker; [`wait`] tells when it serves.
+pub(crate) fn start(lab: &Lab, region: Region, root: &Path, credentials: &Credentials) -> Result<()> {
+    let folder = lab.place(region).join("broker");
+    let (etc, data) = (folder.join("etc"), folder.join("data"));
+    create_folder(&etc)?;
+    create_folder(&data)?;
+    write_secret(&etc.join("rabbitmq.conf"), configuration(lab, region))?;
+    write_secret(&etc.join("advanced.config"), ADVANCED)?;
+    write_secret(&etc.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+    write_secret(&etc.join("definitions.json"), definitions(region, credentials)?.to_string())?;
+    write_secret(&etc.join("hosts"), "127.0.0.1 localhost\n")?;
+    for file in ["server.crt", "server.key"] {
+        write_secret(&etc.join(file), crate::cache::read(&lab.place(region).join("tls").join(file))?)?;
+    }
+    write_secret(&etc.join("ca.crt"), crate::cache::read(&lab.ca_file())?)?;
+    own(root, &folder, USER)?;
+    process::start(lab, &epmd(lab, region, root))?;
+    process::start(lab, &server(lab, region, root, &etc, &data))
+}
+
+/// Erlang's port mapper, started by us so that no stray daemon outlives the lab.
+fn epmd(lab: &Lab, region: Region, root: &Path) -> Program {
+    let chroot = Chroot::new(root, USER).in_namespace(&lab.plan.namespace(region));
+    Program {
+        name: "epmd".into(),
+        place: region.into(),
+        order: 10,
+        command: chroot.command_line("/usr/bin/epmd", ["-address", "127.0.0.1"]),
+        environment: environment(),
+        stop_signal: StopSignal::Terminate,
+    }
+}
+
+fn server(lab: &Lab, region: Region, root: &Path, etc: &Path, data: &Path) -> Program {
+    let chroot = Chroot::new(root, USER)
+        .in_namespace(&lab.plan.namespace(region))
+        .bind(etc, "/etc/rabbitmq")
+        .bind(data, "/var/lib/rabbitmq")
+        .bind(&etc.join("hosts"), "/etc/hosts");
+    Program {
+        name: "rabbitmq".into(),
+        place: region.into(),
+        order: 20,
+        command: chroot.command_line::<&str>("/usr/lib/rabbitmq/bin/rabbitmq-server", []),
+        environment: environment(),
+        stop_signal: StopSignal::Terminate,
+    }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    let mut environment: BTreeMap<String, String> =
+        crate::rootfs::ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let own = [
+        ("HOME", "/var/lib/rabbitmq"),
+        ("RABBITMQ_NODENAME", "rabbit@localhost"),
+        ("RABBITMQ_LOGS", "-"),
+        // The script then becomes the server instead of waiting for it, so that signals reach the server.
+        ("RUNNING_UNDER_SYSTEMD", "true"),
+        // Two schedulers that sleep when idle: two brokers and two clusters share this machine.
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1"),
+    ];
+    environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    environment
+}
+
+fn configuration(lab: &Lab, region: Region) -> String {
+    let address = lab.plan.address(region);
+    format!(
+        "listeners.tcp = none
+listeners.ssl.1 = {address}:{amqps}
+ssl_options.cacertfile = /etc/rabbitmq/ca.crt
+ssl_options.certfile = /etc/rabbitmq/server.crt
+ssl_options.keyfile = /etc/rabbitmq/server.key
+ssl_options.verify = verify_none
+ssl_options.fail_if_no_peer_cert = false
+management.ssl.ip = {address}
+management.ssl.port = {management}
+management.ssl.cacertfile = /etc/rabbitmq/ca.crt
+management.ssl.certfile = /etc/rabbitmq/server.crt
+management.ssl.keyfile = /etc/rabbitmq/server.key
+definitions.import_backend = local_filesystem
+definitions.local.path = /etc/rabbitmq/definitions.json
+# A restart must not give back a permission that was taken since.
+definitions.skip_if_unchanged = true
+collect_statistics_interval = 500
+log.console = true
+log.console.level = info
+log.file = false
+vm_memory_high_watermark.absolute = 1GB
+disk_free_limit.absolute = 50MB
+",
+        amqps = port::AMQPS,
+        management = port::BROKER_MANAGEMENT,
+    )
+}
+
+/// How often a quorum queue reports its counts, in milliseconds: a drain check must not read old ones.
+const ADVANCED: &str = "[{rabbit, [{quorum_tick_interval, 500}]}].\n";
+
+/// What users may do: (user, tags, configure, write, read). Publishing by queue name writes to `amq.default`.
+fn permissions(user: &str, region: Region) -> (Value, [&'static str; 3]) {
+    const ALL_OURS: &str = r"^(amq\.default|trade-matching\..*)$";
+    let none = "^$";
+    match user {
+        // The operator takes and gives this one: only the region that is active first begins with it.
+        "customer-submit" if region == Region::UsEast1 => {
+            (json!([]), [none, r"^(amq\.default|trade-matching\.in\.trades)$", none])
+        }
+        "customer-submit" => (json!([]), [none, none, none]),
+        "customer-answers" => (json!([]), [none, none, r"^trade-matching\.out\.trades$"]),
+        "tm-inbound" => (json!([]), [none, ALL_OURS, r"^trade-matching\.in\.trades$"]),
+        "tm-ingestion" => (json!([]), [none, ALL_OURS, r"^trade-matching\.ingestion\.trades$"]),
+        "tm-core" => (json!([]), [none, ALL_OURS, r"^trade-matching\.core\.trades$"]),
+        "trading-migrator" => (json!([]), [ALL_OURS, ALL_OURS, ALL_OURS]),
+        "region-operator" => (json!(["administrator"]), [".*", ".*", ".*"]),
+        _ => (json!([]), [none, none, none]),
+    }
+}
+
+fn definitions(region: Region, credentials: &Credentials) -> Result<Value> {
+    let mut users = Vec::new();
+    let mut granted = Vec::new();
+    for user in BROKER_USERS {
+        let (tags, [configure, write, read]) = permissions(user, region);
+        users.push(json!({
+            "name": user,
+            "password_hash": password_hash(user, credentials.broker(user)?),
+            "hashing_algorithm": "rabbit_password_hashing_sha256",
+            "tags": tags,
+        }));
+        granted
+            .push(json!({"user": user, "vhost": "/", "configure": configure, "write": write, "read": read}));
+    }
+    Ok(json!({"users": users, "vhosts": [{"name": "/"}], "permissions": granted}))
+}
+
+/// RabbitMQ's format: Base64 of a four-byte salt and the digest of salt and password.
+fn password_hash(user: &str, password: &str) -> String {
+    let salt = &Sha256::digest(user)[..4];
+    let digest = Sha256::new().chain_update(salt).chain_update(password).finalize();
+    base64(&[salt, &digest[..]].concat())
+}
+
+/// Waits until a region's broker accepts connections of applications and of the management API.
+pub(crate) fn wait(lab: &Lab, region: Region, root: &Path) -> Result<()> {
+    let program = server(lab, region, root, &PathBuf::new(), &PathBuf::new());
+    process::until_ready(lab, &program, READY, || {
+        for port in [port::AMQPS, port::BROKER_MANAGEMENT] {
+            let address = SocketAddr::from((lab.plan.address(region), port));
+            if let Err(error) = TcpStream::connect_timeout(&address, CONNECTION) {
+                return Ok(Look::NotYet(format!("{address}: {error}")));
+            }
+        }
+        Ok(Look::Ready(()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_active_region_takes_submissions_at_the_start() {
+        let credentials = Credentials::generate();
+        let write = |region| {
+            let definitions = definitions(region, &credentials).unwrap();
+            let all = definitions["permissions"].as_array().unwrap().clone();
+            all.iter().find(|entry| entry["user"] == "customer-submit").unwrap()["write"].clone()
+        };
+        assert_eq!(write(Region::UsEast1), r"^(amq\.default|trade-matching\.in\.trades)$");
+        assert_eq!(write(Region::UsWest2), "^$");
+    }
+
+    #[test]
+    fn a_password_hash_is_salt_and_digest() {
+        // 4 + 32 bytes are 48 characters of Base64.
+        assert_eq!(password_hash("a", "b").len(), 48);
+        assert_ne!(password_hash("a", "b"), password_hash("a", "c"));
+    }
+}

@@ -1,0 +1,113 @@
+//! Namespaces, secrets and the reader of the peer's objects, as the page of shared names says.
+
+use serde_json::{Value, json};
+
+use super::Cluster;
+use super::control_plane::{base64, kubeconfig};
+use crate::cache::read;
+use crate::credentials::Credentials;
+use crate::error::Result;
+use crate::region::Region;
+
+/// Namespace of the workloads and of the TradingRegion.
+pub(crate) const WORKLOADS: &str = "trading";
+/// Namespace of the operator.
+pub(crate) const OPERATOR: &str = "trading-region-operator";
+/// The service account of the peer's operator.
+const READER: &str = "region-peer-reader";
+
+/// Namespaces, and the account by which the other region's operator may read TradingRegions and nothing else.
+pub(super) fn apply_basics(cluster: &Cluster<'_>) -> Result<()> {
+    let metadata = json!({"name": READER, "namespace": "kube-system"});
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    cluster.apply(&[namespace(WORKLOADS), namespace(OPERATOR)])?;
+    cluster.apply(&[
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": READER},
+            "rules": [{
+                "apiGroups": ["regions.trading.dev"],
+                "resources": ["tradingregions"],
+                "verbs": ["get", "list", "watch"],
+            }],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": READER},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": READER},
+            "subjects": [{"kind": "ServiceAccount", "name": READER, "namespace": "kube-system"}],
+        }),
+    ])
+}
+
+/// A kubeconfig for the peer's operator, by a token of the reader's account.
+pub(crate) fn peer_kubeconfig(cluster: &Cluster<'_>) -> Result<String> {
+    let token =
+        cluster.kubectl(&["create", "token", READER, "--namespace=kube-system", "--duration=8760h"])?;
+    Ok(kubeconfig(cluster, &json!({"token": token.trim()}))?.to_string())
+}
+
+/// All secrets that the product finds in a region's cluster.
+pub(crate) fn apply(cluster: &Cluster<'_>, credentials: &Credentials, peer_kubeconfig: &str) -> Result<()> {
+    let ca = String::from_utf8_lossy(&read(&cluster.lab.ca_file())?).into_owned();
+    let user = |username: &str, password: &str| json!({"username": username, "password": password});
+    let mut objects = vec![
+        secret(WORKLOADS, "trading-ca", &json!({"ca.crt": ca})),
+        secret(OPERATOR, "trading-ca", &json!({"ca.crt": ca})),
+    ];
+    for (role, database, broker) in [
+        ("inbound", "trading_inbound", "tm-inbound"),
+        ("ingestion", "trading_ingestion", "tm-ingestion"),
+        ("core", "trading_core", "tm-core"),
+        ("migrator", "trading_migrator", "trading-migrator"),
+    ] {
+        let password = credentials.database(database)?;
+        objects.push(secret(WORKLOADS, &format!("trading-database-{role}"), &user(database, password)));
+        let password = credentials.broker(broker)?;
+        objects.push(secret(WORKLOADS, &format!("trading-broker-{role}"), &user(broker, password)));
+    }
+    let database = json!({
+        "keeper-username": "region_keeper",
+        "keeper-password": credentials.database("region_keeper")?,
+        "operator-username": "region_operator",
+        "operator-password": credentials.database("region_operator")?,
+        "ca.crt": ca,
+    });
+    let mut broker = user("region-operator", credentials.broker("region-operator")?);
+    broker["ca.crt"] = ca.into();
+    let key = credentials.aws(cluster.region.name())?;
+    objects.extend([
+        secret(WORKLOADS, "trade-matching-database", &database),
+        secret(OPERATOR, "trade-matching-database", &database),
+        secret(WORKLOADS, "trade-matching-broker", &broker),
+        secret(WORKLOADS, &peer_secret(cluster.region.peer()), &json!({"kubeconfig": peer_kubeconfig})),
+        secret(
+            OPERATOR,
+            "aws-credentials",
+            &json!({"access-key-id": key.access_key_id, "secret-access-key": key.secret_access_key}),
+        ),
+    ]);
+    cluster.apply(&objects)
+}
+
+fn peer_secret(peer: Region) -> String {
+    format!("trade-matching-peer-{peer}")
+}
+
+fn secret(namespace: &str, name: &str, values: &Value) -> Value {
+    let data: serde_json::Map<String, Value> = values
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), base64(value.as_str().unwrap_or_default().as_bytes()).into()))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": data,
+    })
+}

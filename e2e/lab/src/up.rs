@@ -1,0 +1,215 @@
+//! Starts a lab.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::address::Plan;
+use crate::binaries::{self, Binaries, copy_program};
+use crate::cache::{self, create_folder, write};
+use crate::certificates::{Authority, Request};
+use crate::credentials::Credentials;
+use crate::database::Database;
+use crate::down;
+use crate::error::{Error, Result};
+use crate::facts::{Facts, write_credentials};
+use crate::kubernetes::{self, Cluster};
+use crate::layout::{Lab, read_json, write_json};
+use crate::progress::part;
+use crate::region::{Place, Region};
+use crate::{broker, images, network, packages, process, rootfs, simulator};
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name and index of the lab.
+    pub plan: Plan,
+    /// A folder with ready-made binaries of Kubernetes (`KUBEBUILDER_ASSETS`), used instead of building them.
+    pub assets: Option<PathBuf>,
+    /// The folder where Cargo puts the programs of this workspace.
+    pub built: PathBuf,
+}
+
+impl Options {
+    /// Options for a lab, with the build folder that the running program lies in.
+    ///
+    /// # Errors
+    /// When the name or index is not possible.
+    pub fn new(name: &str, index: u8) -> Result<Self> {
+        let program = std::env::current_exe().map_err(Error::file("find", Path::new("this program")))?;
+        let folder = program.parent().unwrap_or(Path::new("."));
+        // Tests lie one folder deeper than programs.
+        let built = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+        Ok(Self { plan: Plan::new(name, index)?, assets: None, built: built.to_owned() })
+    }
+}
+
+/// Starts a lab: makes what is missing on this machine, then both regions and AWS.
+///
+/// A lab that is up already stays as it is, except that images built anew are loaded. What an earlier run left
+/// unfinished is removed first.
+///
+/// # Errors
+/// When the machine lacks something (the error says what to do), or a part does not come up within its bound.
+pub fn up(options: &Options) -> Result<Facts> {
+    packages::ensure()?;
+    let root = rootfs::ensure()?;
+    let binaries = binaries::ensure(options.assets.as_deref())?;
+    let lab = Lab::new(options.plan.clone());
+    let _lock = down::lock(&lab)?;
+    let archives = part("images", || images::ensure(&binaries, &options.built))?;
+    if is_up(&lab)? {
+        part("load changed images", || {
+            Region::ALL.into_iter().try_for_each(|region| {
+                import_changed(&Cluster { lab: &lab, region, binaries: &binaries }, &archives)
+            })
+        })?;
+        return Facts::read(lab.plan.name());
+    }
+    if down::remains(&lab) {
+        part("remove what an earlier lab left", || down::remove(&lab))?;
+    }
+    let credentials = part("network, certificates, passwords", || prepare(&lab, options))?;
+    let parts =
+        Parts { lab: &lab, binaries: &binaries, credentials: &credentials, root: &root, archives: &archives };
+    parts.start()?;
+    part("secrets", || parts.secrets())?;
+    let facts = Facts::gather(&lab, &binaries, &credentials)?;
+    facts.write()?;
+    Ok(facts)
+}
+
+/// Whether a lab is complete and all that it started still runs.
+fn is_up(lab: &Lab) -> Result<bool> {
+    if !lab.facts_file().exists() || lab != &Lab::open(lab.plan.name())? {
+        return Ok(false);
+    }
+    Ok(process::status(lab)?.iter().all(|process| process.alive))
+}
+
+/// Loads those archives whose name (it holds a key of the content) was not loaded before.
+fn import_changed(cluster: &Cluster<'_>, archives: &[PathBuf]) -> Result<()> {
+    let file = cluster.lab.place(cluster.region).join("images.json");
+    let loaded: Vec<PathBuf> = if file.exists() { read_json(&file)? } else { Vec::new() };
+    let changed: Vec<PathBuf> =
+        archives.iter().filter(|archive| !loaded.contains(archive)).cloned().collect();
+    kubernetes::node::import(cluster, &changed)?;
+    write_json(&file, &archives)
+}
+
+/// The simulator calls the lab's commands; a copy of the program stays the same while the original is rebuilt.
+fn program_copy(lab: &Lab) -> PathBuf {
+    lab.folder().join("bin/xtask")
+}
+
+fn prepare(lab: &Lab, options: &Options) -> Result<Credentials> {
+    lab.create()?;
+    for place in Place::ALL {
+        network::create(lab, place)?;
+    }
+    network::open_firewall(lab)?;
+    certificates(lab)?;
+    let program = options.built.join("xtask");
+    if !program.exists() {
+        return Err(Error::machine(
+            format!("{} is not built, and the AWS simulator needs it", program.display()),
+            "cargo build --package xtask",
+        ));
+    }
+    let copy = program_copy(lab);
+    create_folder(copy.parent().unwrap_or(Path::new("/")))?;
+    copy_program(&program, &copy)?;
+    let credentials = Credentials::generate();
+    write_credentials(lab, &credentials)?;
+    Ok(credentials)
+}
+
+/// One CA signs the certificates of brokers, databases and AWS endpoints; its key is forgotten afterwards.
+fn certificates(lab: &Lab) -> Result<()> {
+    let authority = Authority::new(&format!("lab {}", lab.plan.name()))?;
+    write(&lab.ca_file(), authority.certificate())?;
+    let names = simulator::AwsNames::new(lab);
+    for place in Place::ALL {
+        let mut addresses = vec![[127, 0, 0, 1].into(), lab.plan.address(place).into()];
+        if place == Place::AWS {
+            addresses.extend(lab.plan.arc_endpoints().map(|(_, address)| IpAddr::from(address)));
+        }
+        let own = format!("{place}.trading.lab");
+        let request = Request {
+            name: &own,
+            organisation: None,
+            names: &["localhost".into(), own.clone(), names.broker_name.clone(), names.writer_name.clone()],
+            addresses: &addresses,
+        };
+        authority.issue(&lab.place(place).join("tls"), "server", &request)?;
+    }
+    Ok(())
+}
+
+/// All that is needed to start the parts of a lab side by side.
+struct Parts<'a> {
+    lab: &'a Lab,
+    binaries: &'a Binaries,
+    credentials: &'a Credentials,
+    root: &'a Path,
+    archives: &'a [PathBuf],
+}
+
+impl Parts<'_> {
+    fn cluster(&self, region: Region) -> Cluster<'_> {
+        Cluster { lab: self.lab, region, binaries: self.binaries }
+    }
+
+    /// Starts both regions and AWS at the same time; gives the first error once all have ended.
+    fn start(&self) -> Result<()> {
+        thread::scope(|scope| {
+            let mut running = Vec::new();
+            for region in Region::ALL {
+                running.push(scope.spawn(move || {
+                    part(&format!("Kubernetes of {region}"), || {
+                        self.cluster(region).up(self.archives)?;
+                        write_json(&self.lab.place(region).join("images.json"), &self.archives)
+                    })
+                }));
+                running.push(scope.spawn(move || {
+                    part(&format!("RabbitMQ of {region}"), || {
+                        broker::start(self.lab, region, self.root, self.credentials)?;
+                        broker::wait(self.lab, region, self.root)
+                    })
+                }));
+            }
+            running.push(scope.spawn(|| part("PostgreSQL pair", || self.databases())));
+            running.push(scope.spawn(|| {
+                part("AWS simulator", || {
+                    simulator::start(self.lab, self.credentials, &program_copy(self.lab))
+                })
+            }));
+            let results: Vec<Result<()>> = running.into_iter().map(join).collect();
+            results.into_iter().collect()
+        })
+    }
+
+    fn databases(&self) -> Result<()> {
+        Database::new(self.lab, Region::UsEast1, self.credentials)?.create_primary()?;
+        Database::new(self.lab, Region::UsWest2, self.credentials)?.create_standby()
+    }
+
+    fn secrets(&self) -> Result<()> {
+        for region in Region::ALL {
+            let peer = kubernetes::peer_kubeconfig(&self.cluster(region.peer()))?;
+            kubernetes::apply_secrets(&self.cluster(region), self.credentials, &peer)?;
+        }
+        Ok(())
+    }
+}
+
+fn join(running: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The file that keeps two commands from changing a lab at once.
+pub(crate) fn lock_file(lab: &Lab) -> Result<PathBuf> {
+    let folder = Path::new("/run/lock");
+    cache::create_folder(folder)?;
+    Ok(folder.join(format!("trading-region-lab-{}", lab.plan.name())))
+}

@@ -1,0 +1,116 @@
+//! A whole lab of its own name and index, so that it can run beside others. Needs root, and `xtask` built.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use lab::database::{DATABASE, Database, SwitchContext};
+use lab::fault::{self, Cut};
+use lab::wait::{Look, until};
+use lab::{Facts, Lab, Options, Place, Region};
+
+const NAME: &str = "selftest";
+const INDEX: u8 = 7;
+
+/// How long a fault may take to be seen.
+const SEEN: Duration = Duration::from_secs(30);
+
+/// Ends the lab also when the test fails.
+struct Ended(Lab);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Err(error) = lab::down(&self.0) {
+            eprintln!("the lab of the test is left behind: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_lab_comes_up_whole_survives_faults_moves_its_database_and_leaves_nothing() {
+    let options = Options::new(NAME, INDEX).unwrap();
+    let lab = Lab::new(options.plan.clone());
+    lab::down(&lab).unwrap();
+    {
+        let _ended = Ended(lab.clone());
+        let facts = lab::up(&options).unwrap();
+        all_processes_live(&lab);
+        a_second_up_changes_nothing(&options, &facts);
+        a_killed_process_is_seen_and_restored(&lab);
+        a_cut_link_loses_packets_until_it_is_mended(&lab);
+        the_database_moves_and_returns(&lab, &facts);
+    }
+    assert_eq!(lab::left(&lab).unwrap(), Vec::<String>::new(), "down left something");
+}
+
+fn all_processes_live(lab: &Lab) {
+    let processes = lab::status(lab).unwrap();
+    for place in Place::ALL {
+        assert!(processes.iter().any(|process| process.place == place), "nothing runs in {place}");
+    }
+    let dead: Vec<_> = processes.iter().filter(|process| !process.alive).collect();
+    assert!(dead.is_empty(), "{dead:?}");
+}
+
+fn a_second_up_changes_nothing(options: &Options, facts: &Facts) {
+    let before = lab::status(&facts.lab()).unwrap();
+    let again = lab::up(options).unwrap();
+    assert_eq!(again.credentials, facts.credentials);
+    assert_eq!(lab::status(&facts.lab()).unwrap(), before);
+}
+
+fn a_killed_process_is_seen_and_restored(lab: &Lab) {
+    let place = Place::Region(Region::UsWest2);
+    let alive = |name: &str| {
+        lab::status(lab).unwrap().iter().any(|one| one.place == place && one.name == name && one.alive)
+    };
+    fault::kill(lab, place, "kube-scheduler").unwrap();
+    assert!(!alive("kube-scheduler"));
+    fault::restore(lab, place, "kube-scheduler").unwrap();
+    assert!(alive("kube-scheduler"));
+}
+
+fn reaches(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+}
+
+fn a_cut_link_loses_packets_until_it_is_mended(lab: &Lab) {
+    let broker = |region| SocketAddr::from((lab.plan.address(region), lab::address::port::AMQPS));
+    let cut = Cut::Link(Region::UsWest2.into());
+    assert!(reaches(broker(Region::UsWest2)));
+    fault::cut(lab, cut).unwrap();
+    assert!(!reaches(broker(Region::UsWest2)), "the cut region answers");
+    assert!(reaches(broker(Region::UsEast1)), "the cut of one region took the other with it");
+    fault::mend(lab, cut).unwrap();
+    assert!(reaches(broker(Region::UsWest2)));
+}
+
+fn the_database_moves_and_returns(lab: &Lab, facts: &Facts) {
+    let [east, west] = Region::ALL.map(|region| Database::new(lab, region, &facts.credentials).unwrap());
+    east.sql(DATABASE, "create table moved (n int); insert into moved values (1)").unwrap();
+    switch(&east, &west);
+    west.sql(DATABASE, "insert into moved values (2)").unwrap();
+    assert!(east.sql(DATABASE, "insert into moved values (9)").is_err(), "the standby took a write");
+    switch(&west, &east);
+    assert_eq!(east.sql(DATABASE, "select string_agg(n::text, ',' order by n) from moved").unwrap(), "1,2");
+
+    // After a crash both servers may have gone their own ways: the old one is rewound.
+    fault::kill(lab, Region::UsEast1.into(), "postgres").unwrap();
+    west.promote(&SwitchContext::default()).unwrap();
+    west.sql(DATABASE, "insert into moved values (3)").unwrap();
+    east.follow(&SwitchContext::default()).unwrap();
+    until("the old primary to have what the new one wrote", SEEN, || {
+        let rows = east.sql(DATABASE, "select count(*) from moved")?;
+        Ok(if rows == "3" { Look::Ready(()) } else { Look::NotYet(rows) })
+    })
+    .unwrap();
+}
+
+fn switch(from: &Database<'_>, to: &Database<'_>) {
+    let position = from.stop().unwrap();
+    assert!(position.is_some(), "a primary tells its last position");
+    to.promote(&SwitchContext { old_primary_position: position, ..SwitchContext::default() }).unwrap();
+    from.follow(&SwitchContext::default()).unwrap();
+    // Asking twice changes nothing.
+    to.promote(&SwitchContext::default()).unwrap();
+    from.follow(&SwitchContext::default()).unwrap();
+}
