@@ -133,7 +133,7 @@ fn prepare(ctx: &Context<'_>, run: &RunReport) -> Draft {
 fn drain(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, closing_since: jiff::Timestamp) -> Draft {
     let mut draft =
         Draft::new(Phase::Draining, format!("ingress of {} is closed and its queues empty", ctx.me));
-    let closed = close(ctx, &mut draft);
+    let closed = close(ctx, run, &mut draft);
     let left = undrained(ctx);
     let empty = closed && left.is_empty();
     match (empty, run.drained_since) {
@@ -180,12 +180,18 @@ fn record_drained(ctx: &Context<'_>, run: &RunReport, since: Option<jiff::Timest
 }
 
 /// Closes the ingress. Answers whether it is proved closed: three endpoints say Off, no customer may publish and
-/// none is connected.
-fn close(ctx: &Context<'_>, draft: &mut Draft) -> bool {
+/// none is connected. Once none was seen connected without the permission, later connections prove nothing: they
+/// never had it.
+fn close(ctx: &Context<'_>, run: &RunReport, draft: &mut Draft) -> bool {
     let off = [(holder::key(ControlRole::Ingress, ctx.me), Switch::Off)];
     holder::flip(ctx, Flipped::IngressOff, &off, draft);
     let cut = match ctx.fresh(&ctx.world.broker) {
-        Some(broker) if !broker.customers_may_write && broker.customer_connections == 0 => true,
+        Some(broker)
+            if !broker.customers_may_write
+                && (broker.customer_connections == 0 || run.drained_since.is_some()) =>
+        {
+            true
+        }
         Some(_) => {
             draft.step(Step::CloseBroker);
             false

@@ -53,10 +53,7 @@ fn standby(ctx: &Context<'_>) -> Draft {
     if !off.is_empty() {
         draft.step(Step::Flip { what: Flipped::OwnOff, batch: off });
     }
-    if ctx
-        .fresh(&ctx.world.broker)
-        .is_some_and(|broker| broker.customers_may_write || broker.customer_connections > 0)
-    {
+    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.customers_may_write) {
         draft.step(Step::CloseBroker);
     }
     if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {

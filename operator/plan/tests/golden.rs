@@ -163,11 +163,12 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
             },
             nothing,
         ),
-        ("warming-too-long", after(StepKind::ScaleActive), |u, _| {
-            u.now = u.now.checked_add(SignedDuration::from_secs(301)).expect("in range");
+        ("warming-too-long", after(StepKind::ScaleActive), |u, worlds| {
             for index in 0..2 {
                 u.sides[index].workloads[0].current = false;
+                u.sides[index].report.run.as_mut().expect("a run").opened_at = at(-400);
             }
+            *worlds = [u.world(0), u.world(1)];
         }),
         ("warm", after(StepKind::RecordWarm), nothing),
         ("closing", after(StepKind::RecordClosing), nothing),

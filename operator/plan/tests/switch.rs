@@ -102,6 +102,24 @@ fn a_drain_that_does_not_end_is_given_up_and_the_old_side_reopens() {
 }
 
 #[test]
+fn a_customer_who_connects_again_without_the_permission_does_not_hold_the_drain_up() {
+    let mut universe = Universe::active();
+    universe.want(1);
+    for _ in 0..100 {
+        for index in 0..2 {
+            for step in universe.plan(index).steps {
+                universe.apply(index, &step);
+                if step.kind() == StepKind::RecordDrained {
+                    universe.sides[0].broker.customer_connections = 1;
+                }
+            }
+        }
+        universe.tick(jiff::SignedDuration::from_secs(1));
+    }
+    assert_eq!(holder(&universe), Some(WEST), "{}", text(&universe.plan(0)));
+}
+
+#[test]
 fn a_spec_that_goes_back_before_the_fence_aborts() {
     let mut universe = Universe::active();
     universe.want(1);
