@@ -33,7 +33,13 @@ pub(crate) fn start(lab: &Lab, region: Region, root: &Path, credentials: &Creden
     write_secret(&etc.join("advanced.config"), ADVANCED)?;
     write_secret(&etc.join("enabled_plugins"), "[rabbitmq_management].\n")?;
     write_secret(&etc.join("definitions.json"), definitions(region, credentials)?.to_string())?;
-    write_secret(&etc.join("hosts"), "127.0.0.1 localhost\n")?;
+    let machine = crate::cache::read(Path::new("/proc/sys/kernel/hostname"))?;
+    // Erlang looks up the machine's name; without an answer here it would wait for DNS servers out of reach.
+    write_secret(
+        &etc.join("hosts"),
+        format!("127.0.0.1 localhost {}\n", String::from_utf8_lossy(&machine).trim()),
+    )?;
+    write_secret(&etc.join("resolv.conf"), "# no DNS server is needed here\n")?;
     for file in ["server.crt", "server.key"] {
         write_secret(&etc.join(file), crate::cache::read(&lab.place(region).join("tls").join(file))?)?;
     }
@@ -61,7 +67,8 @@ fn server(lab: &Lab, region: Region, root: &Path, etc: &Path, data: &Path) -> Pr
         .in_namespace(&lab.plan.namespace(region))
         .bind(etc, "/etc/rabbitmq")
         .bind(data, "/var/lib/rabbitmq")
-        .bind(&etc.join("hosts"), "/etc/hosts");
+        .bind(&etc.join("hosts"), "/etc/hosts")
+        .bind(&etc.join("resolv.conf"), "/etc/resolv.conf");
     Program {
         name: "rabbitmq".into(),
         place: region.into(),
