@@ -4,7 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use aws_sdk_route53recoverycluster::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_route53recoverycluster::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_route53recoverycluster::types::error::{InternalServerException, ThrottlingException};
 
 /// What went wrong, in the terms on which callers decide.
@@ -123,6 +124,8 @@ impl CallError {
             SdkError::TimeoutError(_) => ErrorKind::Timeout,
             SdkError::DispatchFailure(failure) if failure.is_timeout() => ErrorKind::Timeout,
             SdkError::DispatchFailure(failure) if failure.is_user() => ErrorKind::NotSent,
+            // The SDK loads credentials while dispatching; nothing was sent without them.
+            SdkError::DispatchFailure(_) if lacks_credentials(error) => ErrorKind::NotSent,
             SdkError::DispatchFailure(_) => ErrorKind::Unreachable,
             SdkError::ServiceError(service) => {
                 kind_of_code(service.err().code(), service.raw().status().as_u16())
@@ -136,10 +139,26 @@ impl CallError {
                 let message = service.err().message().unwrap_or("no message");
                 (format!("{code}: {message}"), retry_hint(service.err()))
             }
-            other => (DisplayErrorContext(other).to_string(), None),
+            other => (innermost(other), None),
         };
         Self { endpoint: endpoint.to_owned(), operation, kind, detail, retry_after }
     }
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+fn lacks_credentials(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<CredentialsError>())
+}
+
+/// The SDK wraps a cause in several layers that say "dispatch failure"; the last two tell more.
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    let mut telling = texts[texts.len().saturating_sub(2)..].to_vec();
+    telling.dedup();
+    telling.join(": ")
 }
 
 /// The table of error codes of ARC's data plane and of RDS, with the HTTP status for the rest.
