@@ -1,0 +1,33 @@
+-- Run before the migrations, every time, so each part does nothing where its work is done already.
+-- Login roles are made without a password: whoever installs the database sets passwords or other means to
+-- log in. A migrator without the right to create roles needs them made beforehand (see docs/wiring.md).
+DO $$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN
+        SELECT * FROM (VALUES ('region_owner', 'NOLOGIN'), ('region_keeper', 'LOGIN'),
+                              ('region_operator', 'LOGIN'), ('region_writer', 'NOLOGIN')) AS role(name, login)
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name) THEN
+            EXECUTE format('CREATE ROLE %I %s', wanted.name, wanted.login);
+        END IF;
+    END LOOP;
+    IF NOT pg_has_role(current_user, 'region_owner', 'SET') THEN
+        EXECUTE format('GRANT region_owner TO %I', current_user);
+    END IF;
+    -- The fence, which runs as the owner, sees and ends the sessions that stand in its way.
+    FOR wanted IN
+        SELECT member, predefined
+        FROM unnest(ARRAY['region_owner', 'region_operator']) AS member,
+             unnest(ARRAY['pg_monitor', 'pg_signal_backend']) AS predefined
+    LOOP
+        IF NOT pg_has_role(wanted.member, wanted.predefined, 'USAGE') THEN
+            EXECUTE format('GRANT %I TO %I', wanted.predefined, wanted.member);
+        END IF;
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'region') THEN
+        CREATE SCHEMA region AUTHORIZATION region_owner;
+    END IF;
+END
+$$;
