@@ -16,7 +16,8 @@ fn blocks() -> Vec<Block<'static>> {
         .skip(1)
         .map(|rest| {
             let sql = rest.split("```").next().unwrap();
-            let role = sql.lines().next().unwrap().trim().strip_prefix("-- as ").expect("a block names its role");
+            let role =
+                sql.lines().next().unwrap().trim().strip_prefix("-- as ").expect("a block names its role");
             Block { role, sql }
         })
         .collect()
@@ -36,7 +37,9 @@ async fn rows(client: &Client, sql: &str) -> Vec<SimpleQueryRow> {
 
 /// Holder, how far it is opened, and until when; empty text for null.
 async fn lease(client: &Client) -> [String; 3] {
-    let all = rows(client, "SELECT holder, opened, valid_until FROM region.lease WHERE app = 'trade-matching'").await;
+    let all =
+        rows(client, "SELECT holder, opened, valid_until FROM region.lease WHERE app = 'trade-matching'")
+            .await;
     [0, 1, 2].map(|column| all[0].get(column).unwrap_or_default().to_owned())
 }
 
