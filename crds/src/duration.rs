@@ -199,14 +199,23 @@ mod tests {
 
     #[test]
     fn what_people_write_is_understood() {
-        for (text, millis) in [("500ms", 500), ("3s", 3_000), ("1.5s", 1_500), ("2m", 120_000), ("1h", 3_600_000), ("0.25h", 900_000)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("3s", 3_000),
+            ("1.5s", 1_500),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("0.25h", 900_000),
+        ] {
             assert_eq!(text.parse::<Duration>().map(|d| d.get().as_millis()), Ok(millis), "{text}");
         }
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "3", "s", "-3s", "3 s", "3sec", "1h30m", "1.s", ".5s", "3S", "1234567s", "1.2345s", "３s"] {
+        for text in
+            ["", "3", "s", "-3s", "3 s", "3sec", "1h30m", "1.s", ".5s", "3S", "1234567s", "1.2345s", "３s"]
+        {
             assert!(text.parse::<Duration>().is_err(), "{text:?} was accepted");
         }
     }

@@ -27,7 +27,10 @@ pub struct Workloads {
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
     /// Labels that a Deployment must all carry.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 8), inner(length(max = 63)))]
+    #[schemars(extend(
+        "minProperties" = 1, "maxProperties" = 8,
+        "additionalProperties" = { "type": "string", "maxLength": 63 }
+    ))]
     pub match_labels: BTreeMap<String, String>,
 }
 

@@ -18,6 +18,9 @@ pub fn definition() -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             clean(schema);
+            if let Some(status) = schema.properties.as_mut().and_then(|parts| parts.get_mut("status")) {
+                drop_rules(status);
+            }
         }
     }
     definition
@@ -28,7 +31,8 @@ pub fn definition() -> CustomResourceDefinition {
 /// # Errors
 /// The definition cannot be written as YAML.
 pub fn definition_yaml() -> Result<String, YamlError> {
-    let yaml = serde_saphyr::to_string(&definition()).map_err(|source| YamlError { why: source.to_string() })?;
+    let yaml =
+        serde_saphyr::to_string(&definition()).map_err(|source| YamlError { why: source.to_string() })?;
     Ok(format!("# Written by `cargo run -p crds --bin crdgen`; do not edit.\n{yaml}"))
 }
 
@@ -50,15 +54,23 @@ fn clean(schema: &mut JSONSchemaProps) {
     if schema.format.as_deref().is_some_and(|format| UNKNOWN_FORMATS.contains(&format)) {
         schema.format = None;
     }
-    for child in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
-        clean(child);
-    }
+    each_part(schema, clean);
+}
+
+/// A status is written by the operator alone. Its types print what they read, so judging it again costs for nothing.
+fn drop_rules(schema: &mut JSONSchemaProps) {
+    schema.x_kubernetes_validations = None;
+    each_part(schema, drop_rules);
+}
+
+fn each_part(schema: &mut JSONSchemaProps, change: fn(&mut JSONSchemaProps)) {
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(change);
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(items)) => clean(items),
-        Some(JSONSchemaPropsOrArray::Schemas(list)) => list.iter_mut().for_each(clean),
+        Some(JSONSchemaPropsOrArray::Schema(items)) => change(items),
+        Some(JSONSchemaPropsOrArray::Schemas(list)) => list.iter_mut().for_each(change),
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        clean(values);
+        change(values);
     }
 }
