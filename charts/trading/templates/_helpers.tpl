@@ -76,7 +76,7 @@ capabilities:
     secretKeyRef: {name: {{ $broker }}, key: username}
 - {name: BROKER_PASSWORD_FILE, value: /etc/trading/broker/password}
 - {name: BROKER_CA_FILE, value: /etc/trading/ca/{{ .ca.key }}}
-- {name: RUST_LOG, value: {{ .logging.level | quote }}}
+- {name: LOG, value: {{ .logging.level | quote }}}
 {{- end -}}
 {{- end -}}
 
