@@ -10,7 +10,8 @@ fn folder(chart: &Chart) -> PathBuf {
     chart.folder().join("tests/golden")
 }
 
-fn update_wanted() -> bool {
+/// Whether files are to be rewritten instead of compared.
+pub(crate) fn update_wanted() -> bool {
     std::env::vars_os().any(|(name, value)| name == "UPDATE_GOLDEN" && value == "1")
 }
 
