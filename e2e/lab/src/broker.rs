@@ -116,6 +116,10 @@ definitions.local.path = /etc/rabbitmq/definitions.json
 # A restart must not give back a permission that was taken since.
 definitions.skip_if_unchanged = true
 collect_statistics_interval = 500
+# The management API's own samples, in seconds; by default they are up to five seconds old.
+management.sample_retention_policies.global.minute = 1
+management.sample_retention_policies.basic.minute = 1
+management.sample_retention_policies.detailed.minute = 1
 log.console = true
 log.console.level = info
 log.file = false

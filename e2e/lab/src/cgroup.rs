@@ -40,7 +40,7 @@ pub(crate) fn create(lab: &Lab, region: Region) -> Result<()> {
         if !folder.exists() {
             fs::create_dir(&folder).map_err(Error::file("create cgroup", &folder))?;
         }
-        if hierarchy.join("cgroup.subtree_control").exists() && hierarchy == Path::new(ROOT) {
+        if hierarchy == Path::new(ROOT) {
             delegate(&hierarchy)?;
             delegate(&folder)?;
         }
@@ -57,11 +57,18 @@ pub(crate) fn create(lab: &Lab, region: Region) -> Result<()> {
     Ok(())
 }
 
-/// Gives all controllers of a v2 cgroup to its children.
+/// What kubelet needs of a v2 cgroup.
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids"];
+
+/// Gives those controllers that a v2 cgroup has to its children.
 fn delegate(folder: &Path) -> Result<()> {
     let controllers = folder.join("cgroup.controllers");
     let listed = fs::read_to_string(&controllers).map_err(Error::file("read", &controllers))?;
-    let wanted: Vec<String> = listed.split_whitespace().map(|controller| format!("+{controller}")).collect();
+    let wanted: Vec<String> = listed
+        .split_whitespace()
+        .filter(|controller| CONTROLLERS.contains(controller))
+        .map(|controller| format!("+{controller}"))
+        .collect();
     let control = folder.join("cgroup.subtree_control");
     fs::write(&control, wanted.join(" ")).map_err(Error::file("set", &control))
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::layout::Lab;
 use crate::network;
 use crate::process::{kill_all, pids_sharing};
+use crate::progress::part;
 use crate::region::{Place, Region};
 use crate::wait::{Look, until};
 
@@ -59,12 +60,20 @@ pub(crate) fn remains(lab: &Lab) -> bool {
 }
 
 pub(crate) fn remove(lab: &Lab) -> Result<()> {
+    part("end processes", || end_processes(lab))?;
+    part("remove mounts, links, cgroups, files", || remove_rest(lab))
+}
+
+fn end_processes(lab: &Lab) -> Result<()> {
     until(&format!("the end of all processes of lab {}", lab.plan.name()), ENDING, || {
         // Again and again, because what is being killed may have started something a moment ago.
         let pids = pids(lab)?;
         kill_all(&pids);
         Ok(if pids.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("{pids:?} run")) })
-    })?;
+    })
+}
+
+fn remove_rest(lab: &Lab) -> Result<()> {
     for mount in mounts(lab)?.into_iter().rev() {
         umount2(&mount, MntFlags::MNT_DETACH)
             .map_err(|errno| Error::file("unmount", &mount)(std::io::Error::from(errno)))?;

@@ -37,6 +37,23 @@ impl Lab {
         Ok(Self::new(read_json(&path)?))
     }
 
+    /// Refuses an index that another lab of this machine has: its addresses would be taken.
+    pub(crate) fn require_own_index(&self) -> Result<()> {
+        let Ok(labs) = std::fs::read_dir(LABS) else { return Ok(()) };
+        for folder in labs.flatten().map(|entry| entry.path()).filter(|path| *path != self.folder()) {
+            let Ok(other) = read_json::<Plan>(&folder.join("plan.json")) else { continue };
+            if other.index() == self.plan.index() {
+                return Err(Error::Request(format!(
+                    "lab {:?} has index {} already: choose another (--index), or end it (lab --name {} down)",
+                    other.name(),
+                    other.index(),
+                    other.name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Its folder.
     pub fn folder(&self) -> PathBuf {
         Path::new(LABS).join(self.plan.name())

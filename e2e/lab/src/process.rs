@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -204,14 +204,15 @@ pub(crate) fn stop(lab: &Lab, place: impl Into<Place>, name: &str, bound: Durati
     until_gone(&record, bound)
 }
 
-/// Kills a program and what it started in its process group, as a crash would.
+/// Kills a program and all its children, as a crash would. What it handed over to process 1 (pods) lives on.
 ///
 /// # Errors
 /// When no such program was ever started, or it does not vanish.
 pub fn kill_hard(lab: &Lab, place: impl Into<Place>, name: &str) -> Result<()> {
     let record = find(lab, place.into(), name)?;
     if record.alive() {
-        let _ = killpg(Pid::from_raw(record.pid), Signal::SIGKILL);
+        // PostgreSQL's children have groups of their own, so the whole family is listed before it is killed.
+        kill_all(&family(record.pid));
     }
     until_gone(&record, VANISHING)
 }
@@ -251,17 +252,38 @@ fn parse_stat(stat: &str) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// A process, its children, and theirs.
+fn family(ancestor: i32) -> Vec<i32> {
+    let parents: Vec<(i32, i32)> =
+        all_pids().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut family = vec![ancestor];
+    let mut next = 0;
+    while next < family.len() {
+        let member = family[next];
+        family.extend(parents.iter().filter(|(_, parent)| *parent == member).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn all_pids() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// The processes of the machine whose `/proc/PID/RELATIVE` is the same file as `reference`.
 pub(crate) fn pids_sharing(relative: &str, reference: &Path) -> Vec<i32> {
     use std::os::unix::fs::MetadataExt as _;
     let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     let Some(wanted) = identity(reference) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| identity(Path::new(&format!("/proc/{pid}/{relative}"))) == Some(wanted))
-        .collect()
+    let mut pids = all_pids();
+    pids.retain(|pid| identity(Path::new(&format!("/proc/{pid}/{relative}"))) == Some(wanted));
+    pids
 }
 
 /// Kills processes that are known to be the lab's because they live in its namespaces or cgroups.
@@ -282,6 +304,18 @@ mod tests {
         assert_eq!(parse_stat(&format!("77 (a (b) c) {tail}")), Some(4242));
         assert_eq!(parse_stat(&format!("77 (x) Z{}", &tail[1..])), None);
         assert_eq!(parse_stat("77 (x"), None);
+    }
+
+    #[test]
+    fn a_family_holds_grandchildren() {
+        let mut child = Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let found = until("the grandchild", VANISHING, || {
+            let family = family(pid);
+            Ok(if family.len() == 2 { Look::Ready(family) } else { Look::NotYet(format!("{family:?}")) })
+        });
+        kill_all(&found.unwrap());
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

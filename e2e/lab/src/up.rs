@@ -57,6 +57,7 @@ pub fn up(options: &Options) -> Result<Facts> {
     let binaries = binaries::ensure(options.assets.as_deref())?;
     let lab = Lab::new(options.plan.clone());
     let _lock = down::lock(&lab)?;
+    lab.require_own_index()?;
     let archives = part("images", || images::ensure(&binaries, &options.built))?;
     if is_up(&lab)? {
         part("load changed images", || {
@@ -67,7 +68,7 @@ pub fn up(options: &Options) -> Result<Facts> {
         return Facts::read(lab.plan.name());
     }
     if down::remains(&lab) {
-        part("remove what an earlier lab left", || down::remove(&lab))?;
+        down::remove(&lab)?;
     }
     let credentials = part("network, certificates, passwords", || prepare(&lab, options))?;
     let parts =
