@@ -1,0 +1,165 @@
+//! The loop: one pass over an object at a time, another soon after while a run is open.
+
+mod pace;
+mod pass;
+mod tell;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crds::TradingRegion;
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::runtime::controller::{Action, Config, Controller, Error as ControllerError};
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt};
+use region_plan::Region;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::apply::{HookBoard, WriteError};
+use crate::backoff::Backoff;
+use crate::cluster::Peers;
+use crate::error::chain;
+use crate::events::{Events, Severity};
+use crate::metrics::{Metrics, PassResult};
+use crate::sources::SourceBook;
+use crate::workloads::Workloads;
+
+/// Objects that are worked on at one time.
+const CONCURRENCY: u16 = 16;
+/// After a lost race for the object.
+const AFTER_CONFLICT: Duration = Duration::from_millis(10);
+/// An object that cannot be decoded is looked at again after this time, should no change come.
+const UNDECODABLE: Duration = Duration::from_secs(300);
+
+/// The root kind, where one object that cannot be decoded does not stop the others.
+pub type Guarded = DeserializeGuard<TradingRegion>;
+
+/// What passes work with.
+pub struct Operator {
+    /// The own region.
+    pub me: Region,
+    /// The own cluster.
+    pub client: Client,
+    /// Cached Deployments and autoscalers.
+    pub workloads: Workloads,
+    /// The other clusters.
+    pub peers: Arc<Peers>,
+    /// Hooks under way.
+    pub hooks: HookBoard,
+    /// Connections of objects.
+    pub sources: SourceBook,
+    /// Events.
+    pub events: Events,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// Pauses after failures.
+    pub backoff: Backoff,
+    /// Bound of one observation.
+    pub observe_deadline: Duration,
+    /// When the status of each object was last written by this process.
+    pub written: Mutex<HashMap<String, Timestamp>>,
+}
+
+/// Why a pass could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// The object could not be read.
+    #[error("the object could not be read: {0}")]
+    Unreadable(String),
+    /// The object could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+struct Running {
+    operator: Arc<Operator>,
+    objects: Store<Guarded>,
+}
+
+/// Works until `shutdown`; passes under way end first. `wishes` asks for a pass over all objects.
+pub async fn run(operator: Arc<Operator>, wishes: impl Stream<Item = ()> + Send + 'static, shutdown: CancellationToken) {
+    let api: Api<Guarded> = Api::all(operator.client.clone());
+    let controller = Controller::new(api, watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_all_on(wishes)
+        .graceful_shutdown_on(shutdown.cancelled_owned());
+    let running = Arc::new(Running { objects: controller.store(), operator });
+    controller
+        .run(reconcile, error_policy, running)
+        .for_each(async |result| match result {
+            // Passes log themselves; an object that is gone is normal.
+            Ok(_) | Err(ControllerError::ReconcilerFailed(..) | ControllerError::ObjectNotFound(_)) => {}
+            Err(error) => tracing::warn!(error = chain(&error), "watch of TradingRegions"),
+        })
+        .await;
+}
+
+async fn reconcile(guarded: Arc<Guarded>, running: Arc<Running>) -> Result<Action, PassError> {
+    let began = Instant::now();
+    let operator = &running.operator;
+    let uid = guarded.meta().uid.clone().unwrap_or_default();
+    let object = match &guarded.0 {
+        Ok(object) => object,
+        Err(invalid) => return Ok(undecodable(operator, &guarded, invalid)),
+    };
+    let span = tracing::info_span!(
+        "pass",
+        object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()),
+        run = tracing::field::Empty,
+    );
+    let result = pass::pass(operator, object, &running.objects).instrument(span.clone()).await;
+    let (kind, answer) = match result {
+        Ok(pass::Next::In(pause)) => {
+            operator.backoff.succeeded(&uid);
+            (PassResult::Ok, Ok(Action::requeue(pause)))
+        }
+        Ok(pass::Next::Gone) => {
+            operator.forget(&uid).await;
+            (PassResult::Ok, Ok(Action::await_change()))
+        }
+        Err(PassError::Write(WriteError::Conflict)) => (PassResult::Conflict, Ok(Action::requeue(AFTER_CONFLICT))),
+        Err(error) => {
+            let _entered = span.enter();
+            tracing::warn!(error = chain(&error), "the pass failed");
+            (PassResult::Error, Err(error))
+        }
+    };
+    operator.metrics.pass(kind, began.elapsed());
+    answer
+}
+
+fn error_policy(guarded: Arc<Guarded>, _: &PassError, running: Arc<Running>) -> Action {
+    let uid = guarded.meta().uid.clone().unwrap_or_default();
+    Action::requeue(running.operator.backoff.failed(&uid, rand::random()))
+}
+
+/// Reported, and harmless to all other objects.
+fn undecodable(operator: &Operator, guarded: &Guarded, invalid: &InvalidObject) -> Action {
+    let note = format!("the object is not understood and left alone: {}; correct it, or update the operator", invalid.error);
+    operator.events.tell(&guarded.object_ref(&()), Severity::Warning, "Undecodable", "ReadObject", &note);
+    tracing::warn!(object = guarded.name_any(), error = invalid.error, "undecodable object");
+    operator.metrics.pass(PassResult::Undecodable, Duration::ZERO);
+    Action::requeue(UNDECODABLE)
+}
+
+impl Operator {
+    async fn forget(&self, uid: &str) {
+        self.sources.forget(uid).await;
+        self.metrics.forget(uid);
+        self.backoff.succeeded(uid);
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    fn last_written(&self, uid: &str) -> Option<Timestamp> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+    }
+
+    fn note_written(&self, uid: &str, at: Timestamp) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), at);
+    }
+}

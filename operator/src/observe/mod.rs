@@ -1,0 +1,164 @@
+//! Observing: every source is asked at once, each under its own deadline; what does not answer is unknown.
+
+mod drain;
+pub mod global;
+mod name;
+mod needs;
+pub mod routing;
+mod workloads;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::TradingRegion;
+use jiff::SignedDuration;
+use kube::ResourceExt;
+use region_plan::{
+    Broker, ControlKey, ControlState, Epoch, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId, SideReport, World,
+};
+use uuid::Uuid;
+
+pub use needs::{Questions, needs};
+pub use workloads::Rival;
+
+use crate::apply::HookBoard;
+use crate::cluster::{PeerCopy, Peers};
+use crate::sources::Sources;
+use crate::sources::database::Seen;
+use crate::workloads::Workloads;
+use crate::{clock, intent};
+
+/// What is asked through.
+pub struct Observer<'a> {
+    /// Own region.
+    pub me: &'a Region,
+    /// Cached Deployments.
+    pub workloads: &'a Workloads,
+    /// The other cluster.
+    pub peers: &'a Peers,
+    /// Hooks under way.
+    pub hooks: &'a HookBoard,
+    /// Bound of one observation.
+    pub deadline: Duration,
+}
+
+/// What one pass saw.
+pub struct Observation {
+    /// What people want.
+    pub intent: Intent,
+    /// What is so.
+    pub world: World,
+    /// How long guards still accept without a renewal; `None` in it: no limit.
+    pub lease_remaining: Fact<Option<SignedDuration>>,
+    /// How far the own standby is behind; `None`: the own database is no standby.
+    pub lag: Option<Fact<SignedDuration>>,
+}
+
+impl Observer<'_> {
+    /// Asks what the next decision needs.
+    pub async fn observe(&self, object: &TradingRegion, sources: &Arc<Sources>, rivals: &[Rival]) -> Observation {
+        let mine = own_report(self.me, object);
+        let questions = needs(self.me, &mine);
+        let run_open = mine.open_run().is_some();
+        let (peer, database, global, controls, broker, drain, name) = tokio::join!(
+            self.peer(object),
+            database(sources),
+            global(sources, run_open),
+            controls(sources, self.deadline),
+            broker(sources),
+            async {
+                if questions.drain {
+                    drain::observe(sources, &object.spec.drain.checks, self.deadline).await
+                } else {
+                    BTreeMap::new()
+                }
+            },
+            async { if questions.dns { name::observe(sources).await } else { Fact::unknown("not asked in this phase") } },
+        );
+        let intent = intent::intent(object, &peer);
+        let dns = if sources.name.is_none() { name::by_controls(&controls) } else { name };
+        let peer_report = match intent::present(&peer) {
+            Fact::Known { value, at } => Fact::known(value.status.as_ref().and_then(|status| status.side.clone()), at),
+            Fact::Unknown { why } => Fact::unknown(why),
+        };
+        let hook_results = mine.run.as_ref().map(|run| self.hooks.results(run.id)).unwrap_or_default();
+        let world = World {
+            mine,
+            peer: peer_report,
+            lease: database.clone().map(|seen| seen.lease),
+            writable: database.clone().map(|seen| seen.writable),
+            global_database: global,
+            controls,
+            workloads: workloads::observe(self.workloads, object, rivals, clock::now()),
+            broker,
+            drain,
+            hook_results,
+            dns,
+            fresh: Fresh { run: RunId(Uuid::now_v7()), grant: GrantId(Uuid::new_v4()) },
+        };
+        Observation {
+            intent,
+            world,
+            lag: lag(&database),
+            lease_remaining: database.map(|seen| seen.remaining),
+        }
+    }
+
+    async fn peer(&self, object: &TradingRegion) -> Fact<PeerCopy> {
+        let namespace = object.namespace().unwrap_or_default();
+        let Some(other) = object.spec.other(self.me.as_str()) else {
+            return Fact::unknown(format!("the spec names no region besides {}", self.me));
+        };
+        let secret = &other.peer.secret_ref;
+        self.peers.read(&namespace, &object.name_any(), &secret.name, &secret.key).await
+    }
+}
+
+/// My own report as last written, or an empty one.
+pub fn own_report(me: &Region, object: &TradingRegion) -> SideReport {
+    let written = object.status.as_ref().and_then(|status| status.side.clone());
+    written.unwrap_or_else(|| SideReport { region: me.clone(), highest_epoch: Epoch(0), run: None })
+}
+
+async fn database(sources: &Sources) -> Fact<Seen> {
+    match &sources.database {
+        Err(why) => Fact::unknown(why.clone()),
+        Ok(database) => match database.look().await {
+            Ok(seen) => Fact::known(seen, clock::now()),
+            Err(why) => Fact::unknown(why),
+        },
+    }
+}
+
+fn lag(database: &Fact<Seen>) -> Option<Fact<SignedDuration>> {
+    match database {
+        Fact::Known { value, at } => value.lag.map(|lag| Fact::known(lag, *at)),
+        Fact::Unknown { why } => Some(Fact::unknown(why.clone())),
+    }
+}
+
+async fn global(sources: &Sources, run_open: bool) -> Fact<GlobalDatabase> {
+    match &sources.global {
+        Ok(global) => global.observe(run_open).await,
+        Err(why) => Fact::unknown(why.clone()),
+    }
+}
+
+async fn controls(sources: &Sources, deadline: Duration) -> BTreeMap<ControlKey, ControlState> {
+    match &sources.arc {
+        Ok(arc) => routing::observe(arc, &sources.controls, deadline).await,
+        // Nobody answered: no endpoint counts for any state.
+        Err(_) => sources.controls.keys().map(|key| (key.clone(), ControlState::default())).collect(),
+    }
+}
+
+async fn broker(sources: &Sources) -> Fact<Broker> {
+    match &sources.broker {
+        Err(why) => Fact::unknown(why.clone()),
+        Ok(broker) => match broker.management.observe().await {
+            Ok(seen) => Fact::known(seen, clock::now()),
+            Err(error) => Fact::unknown(error.to_string()),
+        },
+    }
+}

@@ -1,0 +1,59 @@
+//! Which questions the next decision needs. Pure. What is not asked is never taken for an answer.
+
+use region_plan::{Mark, Region, SideReport};
+
+/// Questions that are not always asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// Drain checks of the own region.
+    pub drain: bool,
+    /// The address that customers' name answers.
+    pub dns: bool,
+}
+
+/// What to ask, given the own report. In doubt a question is asked: an absent drain check would read as "nothing left".
+pub fn needs(me: &Region, report: &SideReport) -> Questions {
+    let Some(run) = report.open_run() else { return Questions { drain: true, dns: true } };
+    let gives = run.from == *me && run.to != *me;
+    let begun = run.to == *me && run.mark == Mark::Begun;
+    Questions { drain: gives && run.mark != Mark::Fenced, dns: begun }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use region_plan::{Epoch, RunId, RunReport};
+
+    use super::*;
+
+    fn report(from: &str, to: &str, mark: Mark) -> SideReport {
+        let run = RunReport::open(
+            RunId(uuid::Uuid::nil()),
+            &Region::from(from),
+            &Region::from(to),
+            Epoch(1),
+            mark,
+            Timestamp::UNIX_EPOCH,
+        );
+        SideReport { region: Region::from("a"), highest_epoch: Epoch(1), run: Some(run) }
+    }
+
+    #[test]
+    fn drain_checks_are_always_asked_before_the_own_fence() {
+        let me = Region::from("a");
+        for mark in [Mark::Accepted, Mark::Proposed] {
+            assert!(needs(&me, &report("a", "b", mark)).drain, "{mark:?}");
+        }
+        let without_run = SideReport { region: me.clone(), highest_epoch: Epoch(0), run: None };
+        assert!(needs(&me, &without_run).drain);
+        assert!(needs(&me, &report("a", "b", Mark::Finished)).drain, "an ended run is no run");
+    }
+
+    #[test]
+    fn the_new_side_does_not_ask_for_its_own_drain_but_for_the_name() {
+        let me = Region::from("a");
+        assert_eq!(needs(&me, &report("b", "a", Mark::Begun)), Questions { drain: false, dns: true });
+        assert_eq!(needs(&me, &report("b", "a", Mark::Proposed)), Questions { drain: false, dns: false });
+        assert!(!needs(&me, &report("a", "b", Mark::Fenced)).drain);
+    }
+}

@@ -1,0 +1,134 @@
+//! The selected Deployments, from the cache. Pure but for the cache's read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::{TIER_LABEL, TradingRegion};
+use jiff::Timestamp;
+use region_plan::{Fact, Workload, Workloads};
+
+use crate::workloads::{Deployment, Workloads as Cache};
+
+/// Another TradingRegion of the same namespace, as far as selecting goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// When it was created, then its name: the smaller one is the older.
+    pub age: (Option<Timestamp>, String),
+    /// Its selector.
+    pub selector: BTreeMap<String, String>,
+}
+
+impl Rival {
+    /// What another object (or this one) selects, and how old it is.
+    pub fn of(object: &TradingRegion) -> Self {
+        let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        Self {
+            age: (created, object.metadata.name.clone().unwrap_or_default()),
+            selector: object.spec.workloads.selector.match_labels.clone(),
+        }
+    }
+}
+
+/// The Deployments that this object selects, without those that an older object selects too.
+pub fn observe(cache: &Cache, object: &TradingRegion, rivals: &[Rival], now: Timestamp) -> Fact<Workloads> {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let selector = &object.spec.workloads.selector.match_labels;
+    match cache.selected(namespace, selector) {
+        Err(why) => Fact::unknown(why),
+        Ok(selected) => {
+            let autoscaled = |name: &str| cache.autoscaled(namespace, name);
+            Fact::known(sum_up(object, rivals, &selected, autoscaled), now)
+        }
+    }
+}
+
+fn sum_up(
+    object: &TradingRegion,
+    rivals: &[Rival],
+    selected: &[Arc<Deployment>],
+    autoscaled: impl Fn(&str) -> bool,
+) -> Workloads {
+    let age = Rival::of(object).age;
+    let older: Vec<&Rival> = rivals.iter().filter(|rival| rival.age < age).collect();
+    let mut found = Workloads::default();
+    for deployment in selected {
+        let taken = |rival: &&Rival| rival.selector.iter().all(|(k, v)| deployment.labels.get(k) == Some(v));
+        if older.iter().any(|rival| taken(rival)) {
+            found.conflicts.push(deployment.name.clone());
+        } else {
+            found.items.push(workload(object, deployment, autoscaled(&deployment.name)));
+        }
+    }
+    found
+}
+
+fn workload(object: &TradingRegion, deployment: &Deployment, autoscaled: bool) -> Workload {
+    let wanted = &object.spec.workloads;
+    let annotated = deployment.active_replicas.as_deref().and_then(|text| text.parse::<i32>().ok());
+    Workload {
+        name: deployment.name.clone(),
+        uid: deployment.uid.clone(),
+        tier: deployment.labels.get(TIER_LABEL).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        active_replicas: annotated.unwrap_or(deployment.replicas).max(wanted.active.floor),
+        standby_replicas: wanted.standby.replicas,
+        replicas: deployment.replicas,
+        ready: deployment.ready,
+        current: deployment.observed_generation >= deployment.generation,
+        autoscaled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::example;
+
+    fn deployment(name: &str, replicas: i32, annotated: Option<&str>) -> Arc<Deployment> {
+        Arc::new(Deployment {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            labels: example().spec.workloads.selector.match_labels,
+            active_replicas: annotated.map(str::to_owned),
+            replicas,
+            generation: 2,
+            observed_generation: 1,
+            ..Deployment::default()
+        })
+    }
+
+    fn rival(created: i64, name: &str) -> Rival {
+        Rival { age: (Timestamp::from_second(created).ok(), name.to_owned()), ..Rival::of(&example()) }
+    }
+
+    fn object(created: i64) -> TradingRegion {
+        let mut object = example();
+        let at = Timestamp::from_second(created).unwrap();
+        object.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
+        object
+    }
+
+    #[test]
+    fn the_older_object_keeps_a_deployment_that_both_select() {
+        let selected = [deployment("core", 1, None)];
+        let newer = sum_up(&object(20), &[rival(10, "other")], &selected, |_| false);
+        assert_eq!((newer.items.len(), newer.conflicts), (0, vec!["core".to_owned()]));
+        let older = sum_up(&object(5), &[rival(10, "other")], &selected, |_| false);
+        assert_eq!((older.items.len(), older.conflicts.len()), (1, 0));
+    }
+
+    #[test]
+    fn the_wanted_number_is_the_annotation_but_never_below_the_floor() {
+        let mut object = object(1);
+        object.spec.workloads.active.floor = 2;
+        let replicas = |annotated| workload(&object, &deployment("core", 0, annotated), false).active_replicas;
+        assert_eq!(replicas(Some("5")), 5);
+        assert_eq!(replicas(Some("1")), 2);
+        assert_eq!(replicas(Some("many")), 2);
+        assert_eq!(replicas(None), 2);
+    }
+
+    #[test]
+    fn a_deployment_whose_controller_lags_is_not_current() {
+        assert!(!workload(&object(1), &deployment("core", 1, None), false).current);
+    }
+}

@@ -1,0 +1,221 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::conditions::{LEASE_HELD, PEER_REACHABLE, READY, SPEC_AGREED, STANDBY_READY, VALID};
+use region_plan::{
+    ControlKey, ControlState, Epoch, Fresh, GrantId, LeaseView, Mark, Phase, RunId, RunReport, StepKind, Validity,
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::apply::Outcome;
+use crate::cluster::PeerCopy;
+use crate::intent::intent;
+use crate::testing::example;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn region(name: &str) -> Region {
+    Region::from(name)
+}
+
+fn lease(validity: Validity) -> LeaseView {
+    LeaseView {
+        epoch: Epoch(4),
+        grant_id: GrantId(Uuid::nil()),
+        holder: Some(region("us-east-1")),
+        opened: Opened::Intake,
+        validity,
+        released: None,
+        aborted_run: None,
+    }
+}
+
+struct Scene {
+    object: TradingRegion,
+    peer: Fact<PeerCopy>,
+    world: World,
+    plan: Plan,
+    side: SideReport,
+    bad_references: Vec<String>,
+}
+
+fn scene() -> Scene {
+    let object = example();
+    let side = SideReport { region: region("us-east-1"), highest_epoch: Epoch(4), run: None };
+    let world = World {
+        mine: side.clone(),
+        peer: Fact::known(None, at(100)),
+        lease: Fact::known(Some(lease(Validity::Valid)), at(100)),
+        writable: Fact::known(true, at(100)),
+        global_database: Fact::unknown("not asked"),
+        controls: BTreeMap::<ControlKey, ControlState>::new(),
+        workloads: Fact::unknown("not asked"),
+        broker: Fact::unknown("not asked"),
+        drain: BTreeMap::from([("inbound".to_owned(), Fact::known(5, at(100)))]),
+        hook_results: BTreeMap::new(),
+        dns: Fact::unknown("not asked"),
+        fresh: Fresh { run: RunId(Uuid::nil()), grant: GrantId(Uuid::nil()) },
+    };
+    let plan = Plan {
+        steps: Vec::new(),
+        waits: Vec::new(),
+        phase: Phase::Steady,
+        reason: "active in us-east-1, epoch 4".to_owned(),
+        findings: Vec::new(),
+        proved: Vec::new(),
+    };
+    let peer = Fact::known(Some(Arc::new(example())), at(100));
+    Scene { object, peer, world, plan, side, bad_references: Vec::new() }
+}
+
+impl Scene {
+    fn status(&self, now: i64) -> TradingRegionStatus {
+        let intent = intent(&self.object, &self.peer);
+        build(Inputs {
+            now: at(now),
+            me: &region("us-east-1"),
+            object: &self.object,
+            intent: &intent,
+            world: &self.world,
+            plan: &self.plan,
+            preview: None,
+            side: self.side.clone(),
+            lease_remaining: Fact::known(Some(SignedDuration::from_secs(15)), at(now)),
+            lag: None,
+            bad_references: &self.bad_references,
+        })
+    }
+
+    fn says(&self, type_: &str) -> (String, String) {
+        let status = self.status(100);
+        let condition = status.condition(type_).unwrap();
+        (condition.status.clone(), condition.reason.clone())
+    }
+}
+
+fn word(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn a_region_that_is_active_as_wanted_is_ready() {
+    let scene = scene();
+    assert_eq!(scene.says(READY), word("True", "AsWanted"));
+    assert_eq!(scene.says(LEASE_HELD), word("True", "AsWanted"));
+    assert_eq!(scene.says(PEER_REACHABLE), word("True", "AsWanted"));
+    assert_eq!(scene.says(SPEC_AGREED), word("True", "AsWanted"));
+    assert_eq!(scene.says(VALID), word("True", "AsWanted"));
+}
+
+#[test]
+fn an_unknown_lease_is_unknown_and_not_false() {
+    let mut scene = scene();
+    scene.world.lease = Fact::unknown("no answer");
+    assert_eq!(scene.says(LEASE_HELD), word("Unknown", "Unknown"));
+    assert_eq!(scene.says(READY), word("Unknown", "Unknown"));
+}
+
+#[test]
+fn an_expired_lease_is_not_ready() {
+    let mut scene = scene();
+    scene.world.lease = Fact::known(Some(lease(Validity::Expired)), at(100));
+    assert_eq!(scene.says(READY), word("False", "Expired"));
+}
+
+#[test]
+fn a_region_that_is_active_where_the_spec_does_not_want_it_is_not_ready() {
+    let mut scene = scene();
+    scene.object.spec.active_region = "us-west-2".to_owned();
+    assert_eq!(scene.says(READY), word("False", "Finding"));
+    assert_eq!(scene.says(SPEC_AGREED), word("False", "CopiesDiffer"));
+}
+
+#[test]
+fn a_peer_without_the_object_is_told_apart_from_one_that_does_not_answer() {
+    let mut scene = scene();
+    scene.peer = Fact::known(None, at(100));
+    assert_eq!(scene.says(PEER_REACHABLE), word("False", "NotFound"));
+    scene.peer = Fact::unknown("connection refused");
+    assert_eq!(scene.says(PEER_REACHABLE), word("False", "Unreachable"));
+    assert_eq!(scene.says(SPEC_AGREED), word("Unknown", "Unknown"));
+}
+
+#[test]
+fn a_missing_secret_makes_the_object_invalid_and_hinders_nothing_else() {
+    let mut scene = scene();
+    scene.bad_references = vec!["secret trading/x does not exist".to_owned()];
+    assert_eq!(scene.says(VALID), word("False", "BadReference"));
+    assert_eq!(scene.says(READY), word("True", "AsWanted"));
+    assert_eq!(scene.says(STANDBY_READY), word("Unknown", "Unknown"));
+}
+
+#[test]
+fn an_equal_status_is_not_written_and_moving_numbers_are_written_now_and_then() {
+    let mut scene = scene();
+    let first = scene.status(100);
+    assert!(worth_writing(None, &first, None, at(100)), "the first status is written");
+    scene.object.status = Some(first.clone());
+    let same = scene.status(100);
+    assert!(!worth_writing(Some(&first), &same, None, at(200)));
+    scene.world.drain.insert("inbound".to_owned(), Fact::known(4, at(101)));
+    let moved = scene.status(101);
+    assert!(!worth_writing(Some(&first), &moved, Some(at(100)), at(101)));
+    assert!(worth_writing(Some(&first), &moved, Some(at(100)), at(110)));
+}
+
+#[test]
+fn a_number_that_is_no_longer_known_is_written_at_once() {
+    let mut scene = scene();
+    let first = scene.status(100);
+    scene.object.status = Some(first.clone());
+    scene.world.drain.insert("inbound".to_owned(), Fact::unknown("no answer"));
+    assert!(worth_writing(Some(&first), &scene.status(100), Some(at(100)), at(100)));
+}
+
+fn run(mark: Mark) -> RunReport {
+    let (a, b) = (region("us-east-1"), region("us-west-2"));
+    RunReport::open(RunId(Uuid::from_u128(9)), &a, &b, Epoch(4), mark, at(50))
+}
+
+#[test]
+fn a_steps_time_runs_from_its_first_attempt_to_its_proof() {
+    let mut side = scene().side;
+    let mut open = run(Mark::Accepted);
+    assert!(note_attempt(&mut open, StepKind::Fence, at(60), &Outcome::Unknown("no answer".to_owned())));
+    assert!(!note_attempt(&mut open, StepKind::Fence, at(61), &Outcome::Done));
+    side.run = Some(open);
+    let proved = prove(&mut side, &[StepKind::Fence], at(63));
+    assert_eq!(proved, [(StepKind::Fence, SignedDuration::from_secs(3))]);
+    let record = &side.run.as_ref().unwrap().steps[0];
+    assert_eq!((record.attempts, record.note.as_deref()), (2, None));
+    assert!(prove(&mut side, &[StepKind::Fence], at(70)).is_empty(), "a proof counts once");
+}
+
+#[test]
+fn an_ended_run_enters_the_history_once_and_ten_are_kept() {
+    let mut scene = scene();
+    for number in 0..12u128 {
+        let mut ended = run(Mark::Finished);
+        ended.id = RunId(Uuid::from_u128(number));
+        ended.ended_at = Some(at(80));
+        scene.side.run = Some(ended);
+        scene.object.status = Some(scene.status(100));
+        scene.object.status = Some(scene.status(101));
+    }
+    let history = scene.object.status.unwrap().history;
+    assert_eq!(history.len(), 10);
+    assert_eq!(history[0].id, RunId(Uuid::from_u128(11)));
+    assert_eq!(history[0].times.total.unwrap().get(), SignedDuration::from_secs(30));
+}
+
+#[test]
+fn the_start_of_one_region_is_no_move() {
+    let mut scene = scene();
+    let mut start = run(Mark::Finished);
+    start.to = start.from.clone();
+    scene.side.run = Some(start);
+    assert!(scene.status(100).history.is_empty());
+}
