@@ -123,10 +123,12 @@ async fn a_timeout_shortened_in_mid_transaction_counts_from_its_begin() {
     roles.writer.batch_execute(&statements.join(";")).await.unwrap();
     roles.writer.batch_execute(&call(&claim)).await.unwrap();
     roles.writer.execute(INSERT, &[&1_i64, &1_i64]).await.unwrap();
-    let ended = tokio::time::timeout(support::SOON, async { while !roles.writer.is_closed() {
-        // The server ends the session by itself; reading notices.
-        let _ = roles.root.query_one("SELECT pg_sleep(0.02)", &[]).await;
-    } });
+    let ended = tokio::time::timeout(support::SOON, async {
+        while !roles.writer.is_closed() {
+            // The server ends the session by itself; reading notices.
+            let _ = roles.root.query_one("SELECT pg_sleep(0.02)", &[]).await;
+        }
+    });
     ended.await.expect("the guard arms the timer anew");
     assert_eq!(roles.trades().await, 0);
 }
@@ -196,7 +198,9 @@ async fn a_forged_marker_is_refused() {
     let forgeries = [
         format!("SELECT set_config('region.marker', {payload}, true)"),
         format!("SELECT set_config('region.marker', repeat('0', 64) || {payload}, true)"),
-        format!("SELECT set_config('region.marker', encode(sha256(convert_to({payload}, 'UTF8')), 'hex') || {payload}, true)"),
+        format!(
+            "SELECT set_config('region.marker', encode(sha256(convert_to({payload}, 'UTF8')), 'hex') || {payload}, true)"
+        ),
         "SELECT set_config('region.marker', 'nonsense', true)".to_owned(),
     ];
     for forgery in &forgeries {

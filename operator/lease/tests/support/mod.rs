@@ -1,5 +1,7 @@
 //! One throw-away PostgreSQL for the tests of a binary, with a database of its own for each test.
 
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by test binaries that each use a part")]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -79,6 +81,10 @@ impl Database {
 
     pub async fn as_user(&self, user: &str) -> Client {
         client(self.server, user, &self.name).await
+    }
+
+    pub fn options(&self, user: &str) -> ConnectOptions {
+        options(self.server, user, &self.name)
     }
 
     /// A client of each role that the protocol has, `trading_core` standing for the writers.
