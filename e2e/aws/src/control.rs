@@ -56,7 +56,7 @@ async fn put_faults(
     State(world): State<Arc<World>>,
     Json(new): Json<Value>,
 ) -> Result<Json<Faults>, Failure> {
-    set(&world, new)
+    change(&world, |_| Ok(new))
 }
 
 /// Changes the settings named (a JSON merge patch: null removes).
@@ -64,17 +64,29 @@ async fn patch_faults(
     State(world): State<Arc<World>>,
     Json(patch): Json<Value>,
 ) -> Result<Json<Faults>, Failure> {
-    let mut merged =
-        serde_json::to_value(&*world.faults.borrow()).map_err(|error| bad(&error.to_string()))?;
-    merge(&mut merged, patch);
-    set(&world, merged)
+    change(&world, |now| {
+        let mut merged = serde_json::to_value(now)?;
+        merge(&mut merged, patch);
+        Ok(merged)
+    })
 }
 
-fn set(world: &World, new: Value) -> Result<Json<Faults>, Failure> {
-    let new: Faults = serde_json::from_value(new).map_err(|error| bad(&error.to_string()))?;
-    new.validate(&world.arc_regions(), &world.rds_regions()).map_err(|why| bad(&why))?;
-    world.faults.send_replace(new.clone());
-    Ok(Json(new))
+/// Changes the settings in one step, so that two patches at once both count; invalid ones change nothing.
+fn change(
+    world: &World,
+    new: impl FnOnce(&Faults) -> Result<Value, serde_json::Error>,
+) -> Result<Json<Faults>, Failure> {
+    let mut result = Err(String::new());
+    world.faults.send_if_modified(|faults| {
+        result = new(faults)
+            .and_then(serde_json::from_value)
+            .map_err(|error| error.to_string())
+            .and_then(|new: Faults| new.validate(&world.arc_regions(), &world.rds_regions()).map(|()| new));
+        let Ok(new) = &result else { return false };
+        faults.clone_from(new);
+        true
+    });
+    result.map(Json).map_err(|why| bad(&why))
 }
 
 fn bad(why: &str) -> Failure {

@@ -1,4 +1,5 @@
 //! The contract as an independent client sees it: botocore, pinned by hash, in a virtual environment.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 

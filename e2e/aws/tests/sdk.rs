@@ -1,13 +1,15 @@
 //! The contract as the Rust SDKs see it, and each fault that a test may set.
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 mod common;
 
 use std::time::{Duration, Instant};
 
 use aws_sdk_rds::error::ProvideErrorMetadata;
+use aws_sdk_route53recoverycluster::error::SdkError;
 use aws_sdk_route53recoverycluster::types::{RoutingControlState, UpdateRoutingControlStateEntry};
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
-use common::{KEY, LIMIT, REGIONS, Running, SECRET, cluster_arn, control_arn, wait_until};
+use common::{KEY, LIMIT, REGIONS, Running, SECRET, ZONE, cluster_arn, control_arn, wait_until};
 use serde_json::{Value, json};
 
 type Arc = aws_sdk_route53recoverycluster::Client;
@@ -120,33 +122,18 @@ async fn a_dead_endpoint_refuses_connections_and_comes_back() {
     assert_eq!(state(&client, "app-us-east-1").await, RoutingControlState::On);
     let address = running.addresses.arc["us-west-2"];
     running.set(json!({"arc": {"us-west-2": {"mode": "dead"}}})).await;
-    let connects =
-        || async move { tokio::net::TcpStream::connect(address).await.map_err(|e| e.kind()).map(drop) };
-    let refused = Err(std::io::ErrorKind::ConnectionRefused);
-    wait_until("the endpoint to die", connects, |connected| *connected == refused).await;
-    assert!(
-        client
-            .get_routing_control_state()
-            .routing_control_arn("arn:a")
-            .send()
-            .await
-            .unwrap_err()
-            .is_dispatch()
-    );
+    let connection = || async move {
+        let connected = tokio::net::TcpStream::connect(address).await;
+        connected.map_or_else(|error| error.kind().to_string(), |_| "open".to_owned())
+    };
+    wait_until("the endpoint to die", connection, |connection| connection == "connection refused").await;
+    let read =
+        client.get_routing_control_state().routing_control_arn(control_arn("app-us-east-1")).send().await;
+    assert!(matches!(read, Err(SdkError::DispatchFailure(_))), "{read:?}");
     assert_eq!(state(&arc(&running, "us-east-1"), "app-us-east-1").await, RoutingControlState::On);
     running.set(json!({"arc": {"us-west-2": {"mode": "ok"}}})).await;
-    wait_until("the endpoint to live", connects, Result::is_ok).await;
+    wait_until("the endpoint to live", connection, |connection| connection == "open").await;
     assert_eq!(state(&client, "app-us-east-1").await, RoutingControlState::On);
-}
-
-trait Dispatch {
-    fn is_dispatch(&self) -> bool;
-}
-
-impl<E, R> Dispatch for aws_smithy_runtime_api::client::result::SdkError<E, R> {
-    fn is_dispatch(&self) -> bool {
-        matches!(self, Self::DispatchFailure(_))
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,6 +280,50 @@ async fn scripted_durations_are_kept() {
     assert!(before.elapsed() >= Duration::from_millis(400));
     until_available(&client).await;
     assert!(before.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cluster_can_be_available_before_its_endpoint_has_moved() {
+    let running = Running::start().await;
+    let client = rds(&running, "us-east-1");
+    running.set(json!({"switchover": {"endpoint_lag_seconds": 2.0}})).await;
+    switch_over(&client, "us-west-2").await.unwrap();
+    assert_eq!(until_available(&client).await.writer, cluster_arn("us-west-2"));
+    let endpoint = || async { running.state().await["dns"][format!("writer.{ZONE}")].clone() };
+    assert_eq!(endpoint().await, "10.99.1.2");
+    wait_until("the writer endpoint", endpoint, |address| address == "10.99.2.2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_does_not_end_counts_as_failed_and_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start_in(folder.path(), |config| {
+        config.global_clusters[0].command_timeout_seconds = 1;
+        config.global_clusters[0].members[0].stop = vec!["sleep".to_owned(), "3600".to_owned()];
+    })
+    .await;
+    let client = rds(&running, "us-east-1");
+    switch_over(&client, "us-west-2").await.unwrap();
+    assert_eq!(until_available(&client).await.writer, cluster_arn("us-east-1"));
+    assert_eq!(
+        running.commands(),
+        ["promote us-east-1 "].map(str::to_owned),
+        "the new one was never promoted"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_heals_everything_but_leaves_the_writer() {
+    let running = Running::start().await;
+    let client = arc(&running, "us-east-1");
+    set(&client, "app-us-east-1", RoutingControlState::Off).await.unwrap();
+    switch_over(&rds(&running, "us-east-1"), "us-west-2").await.unwrap();
+    until_available(&rds(&running, "us-east-1")).await;
+    running.set(json!({"arc": {"us-east-1": {"mode": "error", "kind": "internal"}}})).await;
+    running.control("POST", "/reset", Value::Null).await;
+    assert_eq!(state(&client, "app-us-east-1").await, RoutingControlState::On);
+    assert_eq!(running.calls().await.len(), 1, "only the read after the reset");
+    assert_eq!(describe(&rds(&running, "us-east-1")).await.writer, cluster_arn("us-west-2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,7 +144,7 @@ impl Run {
         let report = CommandReport {
             region: member.region.clone(),
             role,
-            milliseconds: began.elapsed().as_millis(),
+            milliseconds: clock::now().instant.saturating_duration_since(began).as_millis(),
             result: result.as_ref().map_or_else(Clone::clone, |_| "done".to_owned()),
         };
         match &result {

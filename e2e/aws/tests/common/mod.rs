@@ -1,6 +1,7 @@
 //! A simulator for tests: on loopback addresses, with its own CA, and servers that only write down what they
 //! are told.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails fails the test")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
