@@ -295,7 +295,7 @@ async fn the_cluster_can_be_available_before_its_endpoint_has_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_does_not_end_counts_as_failed_and_is_killed() {
+async fn a_command_that_does_not_end_counts_as_failed() {
     let folder = tempfile::tempdir().unwrap();
     let running = Running::start_in(folder.path(), |config| {
         config.global_clusters[0].command_timeout_seconds = 1;
