@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long, env = "OBSERVE_DEADLINE", default_value = "1500ms", value_parser = duration)]
     pub observe_deadline: Duration,
 
-    /// Log filter, for instance `info` or `info,region_operator=debug`.
+    /// Log filter, for instance `info` or `info,region_operator=debug`. The AMQP client is quiet unless named.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,
 }

@@ -207,7 +207,7 @@ impl Default for Metrics {
         };
         metrics.register();
         for result in [PassResult::Ok, PassResult::Conflict, PassResult::Error, PassResult::Undecodable] {
-            metrics.passes.get_or_create(&ByResult { result });
+            drop(metrics.passes.get_or_create(&ByResult { result }));
         }
         metrics
     }

@@ -23,7 +23,9 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`] when the filter is wrong or logging was started before.
 pub fn start(filter: &str) -> Result<(), TelemetryError> {
-    let parsed = EnvFilter::try_new(filter)
+    // The AMQP client logs each refusal as an error of its own; here it is an answer that is told with the object.
+    let whole = if filter.contains("lapin") { filter.to_owned() } else { format!("{filter},lapin=off") };
+    let parsed = EnvFilter::try_new(whole)
         .map_err(|error| TelemetryError::BadFilter { filter: filter.to_owned(), reason: error.to_string() })?;
     tracing_subscriber::fmt()
         .json()

@@ -128,7 +128,9 @@ impl HookBoard {
                 self.note(key, |entry| entry.pause(&hook, answer));
                 return;
             }
-            self.note(key, |entry| drop(entry.done.insert(hook.name.clone())));
+            self.note(key, |entry| {
+                entry.done.insert(hook.name.clone());
+            });
         }
         self.note(key, |entry| {
             entry.result = HookResult::Succeeded;

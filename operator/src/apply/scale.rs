@@ -20,7 +20,7 @@ pub const FIELD_MANAGER: &str = "regions.trading.dev/replicas";
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Scales each target; those that an autoscaler owns are let go of again once they are active.
-pub async fn scale(client: &Client, cache: &Workloads, namespace: &str, to: ScaleTo, targets: &[ScaleTarget]) -> Outcome {
+pub(super) async fn scale(client: &Client, cache: &Workloads, namespace: &str, to: ScaleTo, targets: &[ScaleTarget]) -> Outcome {
     let each = targets.iter().map(async |target| {
         let let_go = to == ScaleTo::Active && cache.autoscaled(namespace, &target.name);
         let work = scale_one(client, cache, namespace, target, let_go);

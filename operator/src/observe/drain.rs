@@ -14,7 +14,7 @@ use crate::clock;
 use crate::sources::Sources;
 
 /// All checks, side by side.
-pub async fn observe(sources: &Sources, checks: &[DrainCheck], deadline: Duration) -> BTreeMap<String, Fact<u64>> {
+pub(super) async fn observe(sources: &Sources, checks: &[DrainCheck], deadline: Duration) -> BTreeMap<String, Fact<u64>> {
     let queues: Vec<&str> = checks.iter().filter_map(|check| check.rabbitmq.as_ref()).map(|q| q.queue.as_str()).collect();
     let (by_queue, others) = futures::future::join(
         queue_lengths(sources, &queues),
@@ -44,10 +44,18 @@ async fn queue_lengths<'a>(sources: &Sources, queues: &[&'a str]) -> BTreeMap<&'
         Ok(broker) => broker,
         Err(why) => return queues.iter().map(|queue| (*queue, Err(why.clone()))).collect(),
     };
-    let by_management = join_all(queues.iter().map(|queue| broker.management.messages(queue)));
-    let (counted, ready) = futures::future::join(by_management, broker.queues.ready(queues)).await;
-    let answers = counted.into_iter().zip(ready).map(|(counted, ready)| larger(counted.map_err(|e| e.to_string()), ready));
-    queues.iter().copied().zip(answers).collect()
+    let counted = join_all(queues.iter().map(|queue| broker.management.messages(queue))).await;
+    let counted = counted.into_iter().map(|answer| answer.map_err(|error| error.to_string()));
+    let counted: BTreeMap<&str, _> = queues.iter().copied().zip(counted).collect();
+    // Declaring a queue that does not exist would close the channel, so only those that are there are asked.
+    let there: Vec<&str> = queues.iter().copied().filter(|queue| counted[queue].is_ok()).collect();
+    let ready = broker.queues.ready(&there).await;
+    let mut ready: BTreeMap<&str, _> = there.into_iter().zip(ready).collect();
+    let answer = |(queue, counted)| {
+        let ready = ready.remove(queue).unwrap_or_else(|| Err("not asked".to_owned()));
+        (queue, larger(counted, ready))
+    };
+    counted.into_iter().map(answer).collect()
 }
 
 fn larger(counted: Result<Option<u64>, String>, ready: Result<u64, String>) -> Result<u64, String> {

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::sources::Sources;
 
 /// The region at whose broker the customers' name points; `None` in it: at another address.
-pub async fn observe(sources: &Sources) -> Fact<Option<Region>> {
+pub(super) async fn observe(sources: &Sources) -> Fact<Option<Region>> {
     let Some(name) = &sources.name else {
         return Fact::unknown("the spec gives no routing.dns.name");
     };
@@ -40,7 +40,7 @@ fn region_of(answer: &[IpAddr], regions: &[(&Region, Vec<IpAddr>)]) -> Option<Re
 }
 
 /// Without a name to check, where traffic goes is what the ingress controls say.
-pub fn by_controls(controls: &BTreeMap<ControlKey, ControlState>) -> Fact<Option<Region>> {
+pub(super) fn by_controls(controls: &BTreeMap<ControlKey, ControlState>) -> Fact<Option<Region>> {
     let ingress = || controls.iter().filter(|(key, _)| key.role == ControlRole::Ingress);
     if ingress().any(|(_, state)| state.agreed().is_none()) {
         return Fact::unknown("the spec gives no routing.dns.name, and the ARC endpoints do not agree on ingress");

@@ -30,7 +30,7 @@ impl Rival {
 }
 
 /// The Deployments that this object selects, without those that an older object selects too.
-pub fn observe(cache: &Cache, object: &TradingRegion, rivals: &[Rival], now: Timestamp) -> Fact<Workloads> {
+pub(super) fn observe(cache: &Cache, object: &TradingRegion, rivals: &[Rival], now: Timestamp) -> Fact<Workloads> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let selector = &object.spec.workloads.selector.match_labels;
     match cache.selected(namespace, selector) {
