@@ -1,3 +1,101 @@
-//! services
+//! All services of the data plane in one program, one subcommand each.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use services_common::{shutdown, telemetry};
+use trading::generate::{self, GenerateArgs};
+use trading::migrate::{self, MigrateArgs};
+use trading::run::{self, StageArgs, StageName};
+
+/// Services that can be moved between regions.
+///
+/// A stage works only while the lease in its own region's database names its region; until then it is up, warm and
+/// ready, and consumes nothing. Every option is also an environment variable of the same name.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  \
+        services trading migrate   --database-host db.east --database-user trading_migrator …\n  \
+        services trading inbound   --region us-east-1 --database-host db.east --broker-url amqps://mq.east:5671 …\n  \
+        services generate          --broker-url amqps://mq.trade-matching.trading.lab:5671 --dns 10.99.3.2:53 \\\n                             \
+                             --rate 500 --duration 60 -o json\n\n\
+        Health: GET /livez /readyz /metrics /status on --http-listen. Core also takes POST /hooks/{pre-warm, drained,\n\
+        after-grant, probe, after-open} from the operator."
+)]
+struct Cli {
+    /// What to log, in the syntax of RUST_LOG
+    #[arg(long, env = "LOG", default_value = "info,lapin=warn", global = true)]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Trade matching: inbound → ingestion → core → answers
+    Trading {
+        #[command(subcommand)]
+        stage: Trading,
+    },
+    /// The customer: sends both sides of trades and judges whether any was lost or doubled.
+    ///
+    /// Exit code 0: nothing lost, nothing doubled. 1: something was. 2: it could not run.
+    Generate(Box<GenerateArgs>),
+    /// Version of this program
+    Version,
+}
+
+#[derive(Subcommand)]
+enum Trading {
+    /// Stores customers' messages before acknowledging them, and passes them on
+    Inbound(Box<StageArgs>),
+    /// Validates messages; refuses with a reason that names the field
+    Ingestion(Box<StageArgs>),
+    /// Matches trades, writes and sends the answers, serves the operator's hooks
+    Core(Box<StageArgs>),
+    /// Brings database and broker of a region up to date; on a standby waits for the migrations to arrive
+    Migrate(Box<MigrateArgs>),
+}
+
+/// The program could not do its work.
+const EXIT_FAILED: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    telemetry::install_tls_provider();
+    let cli = Cli::parse();
+    telemetry::start(&cli.log);
+    match run(cli.command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("services: {}", telemetry::chain(error.as_ref()));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match command {
+        Command::Version => println!("services {}", env!("CARGO_PKG_VERSION")),
+        Command::Generate(args) => {
+            let verdict = generate::from_args(*args, shutdown::on_signal()?).await?;
+            return Ok(if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Trading { stage } => match stage {
+            Trading::Inbound(args) => {
+                run::from_args(StageName::Inbound, *args, shutdown::on_signal()?).await?
+            }
+            Trading::Ingestion(args) => {
+                run::from_args(StageName::Ingestion, *args, shutdown::on_signal()?).await?
+            }
+            Trading::Core(args) => run::from_args(StageName::Core, *args, shutdown::on_signal()?).await?,
+            Trading::Migrate(args) => {
+                for line in migrate::from_args(*args).await? {
+                    println!("{line}");
+                }
+            }
+        },
+    }
+    Ok(ExitCode::SUCCESS)
+}

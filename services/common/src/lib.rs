@@ -1,1 +1,14 @@
-//! services-common
+//! What every service of the data plane shares: the gate, the broker, the database, the stage rule and the
+//! process around them. Nothing in here knows of trades.
+
+pub mod amqp;
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod gate;
+pub mod health;
+pub mod metrics;
+pub mod postgres;
+pub mod shutdown;
+pub mod stage;
+pub mod telemetry;

@@ -1,0 +1,384 @@
+//! RabbitMQ: one supervised connection of a process, channels on it, and a publisher that knows when a message
+//! has really arrived. Auto-recovery of the client is off: whoever uses a channel opens a new one after an error,
+//! and the connection is made again here, with a capped backoff.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures::future::try_join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::{AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{AsyncTcpStream, BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::backoff::Backoff;
+use crate::config::{BrokerArgs, ConfigError, read_file};
+use crate::postgres::Grant;
+
+/// Time to connect, or to open a channel.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for the broker to confirm what was published together.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest pause between two attempts to connect.
+const RECONNECT_CAP: Duration = Duration::from_secs(2);
+/// Seconds between heartbeats: a dead connection is noticed within twice this.
+const HEARTBEAT_SECONDS: u16 = 5;
+/// Messages that may be unconfirmed at one time.
+const PUBLISH_WINDOW: usize = 500;
+
+/// What can go wrong between a service and its broker. Everything here passes by itself or by the named act.
+#[derive(Debug, thiserror::Error)]
+pub enum AmqpError {
+    /// No connection within the deadline.
+    #[error("broker {broker} did not answer within {seconds} s; retrying")]
+    ConnectDeadline {
+        /// host:port
+        broker: String,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// The broker could not be reached or refused us.
+    #[error("broker {broker}: {what} failed; retrying")]
+    Broker {
+        /// host:port
+        broker: String,
+        /// The operation.
+        what: &'static str,
+        /// What the client library said.
+        source: lapin::Error,
+    },
+    /// The broker confirmed a message that it could not put into any queue.
+    #[error(
+        "message for {exchange} reached no queue: run `services trading migrate` to declare the topology"
+    )]
+    Unroutable {
+        /// The exchange it was sent to.
+        exchange: String,
+    },
+    /// The broker refused a message (a full queue).
+    #[error("broker refused a message for {exchange}: the queue is full; retrying")]
+    Refused {
+        /// The exchange it was sent to.
+        exchange: String,
+    },
+    /// Published, but not confirmed in time: it may or may not be in the queue.
+    #[error("broker {broker} did not confirm {messages} messages within {seconds} s; retrying")]
+    ConfirmDeadline {
+        /// host:port
+        broker: String,
+        /// How many were waited for.
+        messages: usize,
+        /// The deadline.
+        seconds: u64,
+    },
+}
+
+/// Where the broker is and who we are to it.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    uri: AMQPUri,
+    ca_pem: Option<String>,
+    /// Shown in the broker's list of connections.
+    connection_name: String,
+    /// Connect to this address instead of resolving the host; TLS still verifies the host's name.
+    address: Option<SocketAddr>,
+}
+
+impl BrokerConfig {
+    /// Reads the password and the CA from their files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the URL is not amqp(s)://host:port, or amqps comes without a CA.
+    pub fn from_args(args: &BrokerArgs, connection_name: &str) -> Result<Self, ConfigError> {
+        let password = read_file("--broker-password-file", &args.broker_password_file)?;
+        let ca = args.broker_ca_file.as_deref();
+        Self::new(&args.broker_url, &args.broker_user, &password, ca, connection_name)
+    }
+
+    /// A configuration from its parts; `ca_file` holds PEM certificates.
+    ///
+    /// # Errors
+    /// As for [`BrokerConfig::from_args`].
+    pub fn new(
+        url: &str,
+        user: &str,
+        password: &str,
+        ca_file: Option<&Path>,
+        connection_name: &str,
+    ) -> Result<Self, ConfigError> {
+        let value = |reason: String| ConfigError::Value { option: "--broker-url", reason };
+        let mut uri: AMQPUri = url.parse().map_err(|reason: String| value(reason))?;
+        uri.authority.userinfo = AMQPUserInfo { username: user.to_owned(), password: password.to_owned() };
+        uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
+        if uri.vhost.is_empty() {
+            "/".clone_into(&mut uri.vhost);
+        }
+        let ca_pem = ca_file.map(|path| read_file("--broker-ca-file", path)).transpose()?;
+        if uri.scheme == AMQPScheme::AMQPS && ca_pem.is_none() {
+            return Err(value("amqps needs --broker-ca-file, the CA of the broker's certificate".into()));
+        }
+        Ok(Self { uri, ca_pem, connection_name: connection_name.to_owned(), address: None })
+    }
+
+    /// The same broker reached at a given address.
+    #[must_use]
+    pub fn at(mut self, address: std::net::IpAddr) -> Self {
+        self.address = Some(SocketAddr::new(address, self.uri.authority.port));
+        self
+    }
+
+    /// Name that the broker is reached by.
+    pub fn host(&self) -> &str {
+        &self.uri.authority.host
+    }
+
+    fn broker(&self) -> String {
+        match self.address {
+            Some(address) => format!("{} ({address})", self.uri.authority.host),
+            None => format!("{}:{}", self.uri.authority.host, self.uri.authority.port),
+        }
+    }
+
+    fn failed(&self, what: &'static str) -> impl FnOnce(lapin::Error) -> AmqpError {
+        let broker = self.broker();
+        move |source| AmqpError::Broker { broker, what, source }
+    }
+
+    /// Opens a connection, within a deadline.
+    ///
+    /// # Errors
+    /// [`AmqpError::ConnectDeadline`] or [`AmqpError::Broker`].
+    pub async fn connect(&self) -> Result<Connection, AmqpError> {
+        let properties =
+            ConnectionProperties::default().with_connection_name(self.connection_name.as_str().into());
+        let runtime = lapin::runtime::default_runtime().map_err(self.failed("connecting"))?;
+        let (ca_pem, address) = (self.ca_pem.clone(), self.address);
+        let connecting = Connection::connector(
+            self.uri.clone(),
+            runtime,
+            async move |uri, runtime| {
+                let tls = OwnedTLSConfig { identity: None, cert_chain: ca_pem.clone() };
+                let stream = match address {
+                    None => uri.connect_with_config_async(tls.as_ref(), &runtime).await?,
+                    Some(address) => {
+                        let stream = AsyncTcpStream::connect(&runtime, address).await?;
+                        match uri.scheme {
+                            AMQPScheme::AMQP => stream,
+                            AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, tls.as_ref()).await?,
+                        }
+                    }
+                };
+                Ok(stream)
+            },
+            properties,
+        );
+        timeout(CONNECT_DEADLINE, connecting)
+            .await
+            .map_err(|_| AmqpError::ConnectDeadline {
+                broker: self.broker(),
+                seconds: CONNECT_DEADLINE.as_secs(),
+            })?
+            .map_err(self.failed("connecting"))
+    }
+}
+
+struct Link {
+    connection: Option<Connection>,
+    backoff: Backoff,
+    next_attempt: Option<Instant>,
+}
+
+/// The one connection of a process to its broker, made again whenever somebody needs it and it is gone.
+pub struct Broker {
+    config: BrokerConfig,
+    link: Mutex<Link>,
+}
+
+impl Broker {
+    /// Does not connect yet.
+    pub fn new(config: BrokerConfig) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), RECONNECT_CAP);
+        Self { config, link: Mutex::new(Link { connection: None, backoff, next_attempt: None }) }
+    }
+
+    /// A new channel; connects first if there is no connection.
+    ///
+    /// # Errors
+    /// The broker cannot be reached or refuses. Calling again is right: a failed attempt makes the next one wait.
+    pub async fn channel(&self) -> Result<Channel, AmqpError> {
+        let mut link = self.link.lock().await;
+        if !link.connection.as_ref().is_some_and(|connection| connection.status().connected()) {
+            link.connection = None;
+            if let Some(at) = link.next_attempt {
+                tokio::time::sleep_until(at.into()).await;
+            }
+            match self.config.connect().await {
+                Ok(connection) => {
+                    link.backoff.reset();
+                    link.next_attempt = None;
+                    link.connection = Some(connection);
+                }
+                Err(error) => {
+                    link.next_attempt = Some(Instant::now() + link.backoff.next_wait());
+                    return Err(error);
+                }
+            }
+        }
+        let Some(connection) = &link.connection else { unreachable!("connected just above") };
+        match timeout(CONNECT_DEADLINE, connection.create_channel()).await {
+            Ok(channel) => channel.map_err(self.config.failed("opening a channel")),
+            Err(_) => {
+                link.connection = None;
+                Err(AmqpError::ConnectDeadline {
+                    broker: self.config.broker(),
+                    seconds: CONNECT_DEADLINE.as_secs(),
+                })
+            }
+        }
+    }
+
+    /// A publisher on a channel of its own, with confirms.
+    ///
+    /// # Errors
+    /// As for [`Broker::channel`].
+    pub async fn publisher(&self) -> Result<Publisher, AmqpError> {
+        Publisher::on(self.channel().await?, &self.config).await
+    }
+
+    /// Whether the connection is up at this moment.
+    pub async fn connected(&self) -> bool {
+        self.link.lock().await.connection.as_ref().is_some_and(|connection| connection.status().connected())
+    }
+
+    /// Closes the connection politely; unacknowledged messages go back to their queues.
+    pub async fn close(&self) {
+        if let Some(connection) = self.link.lock().await.connection.take() {
+            // The process is about to end: a connection that cannot be closed in time dies with it.
+            let _ = timeout(CONNECT_DEADLINE, connection.close(200, "shutting down".into())).await;
+        }
+    }
+}
+
+/// A message on its way out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    /// Exchange (a fan-out of the same name as its queue).
+    pub exchange: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Equal for every repetition of this message.
+    pub message_id: String,
+    /// The customer's id, where there is one.
+    pub correlation_id: Option<String>,
+    /// Headers; see [`grant_headers`].
+    pub headers: FieldTable,
+    /// The broker user that sends it; the broker refuses a message that names another one.
+    pub user_id: Option<String>,
+}
+
+/// Headers that tell under which grant a message was sent.
+pub fn grant_headers(grant: &Grant) -> FieldTable {
+    let epoch = i64::try_from(grant.epoch()).unwrap_or(i64::MAX);
+    let mut headers = FieldTable::default();
+    headers.insert("epoch".into(), AMQPValue::LongLongInt(epoch));
+    headers.insert("grant".into(), AMQPValue::LongString(grant.grant_id.to_string().into()));
+    headers.insert("region".into(), AMQPValue::LongString(grant.region.as_str().into()));
+    headers
+}
+
+/// Publishes with confirms and the mandatory flag.
+pub struct Publisher {
+    channel: Channel,
+    broker: String,
+}
+
+impl Publisher {
+    /// A publisher on an open channel.
+    ///
+    /// # Errors
+    /// The channel could not be switched to confirms.
+    pub async fn on(channel: Channel, config: &BrokerConfig) -> Result<Self, AmqpError> {
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .map_err(config.failed("switching on confirms"))?;
+        Ok(Self { channel, broker: config.broker() })
+    }
+
+    fn failed(&self, what: &'static str) -> impl FnOnce(lapin::Error) -> AmqpError {
+        let broker = self.broker.clone();
+        move |source| AmqpError::Broker { broker, what, source }
+    }
+
+    /// Publishes all and returns once each is confirmed and was put into a queue.
+    ///
+    /// # Errors
+    /// Any error leaves open which of the messages arrived: repeat all, with the same ids.
+    pub async fn publish_all(&self, messages: &[Outgoing]) -> Result<(), AmqpError> {
+        for window in messages.chunks(PUBLISH_WINDOW) {
+            timeout(CONFIRM_DEADLINE, self.publish_window(window)).await.map_err(|_| {
+                AmqpError::ConfirmDeadline {
+                    broker: self.broker.clone(),
+                    messages: window.len(),
+                    seconds: CONFIRM_DEADLINE.as_secs(),
+                }
+            })??;
+        }
+        Ok(())
+    }
+
+    async fn publish_window(&self, window: &[Outgoing]) -> Result<(), AmqpError> {
+        let mut confirms = Vec::with_capacity(window.len());
+        for message in window {
+            let confirm = self.send(message).await.map_err(self.failed("publishing"))?;
+            confirms.push(confirm);
+        }
+        let confirmations = try_join_all(confirms).await.map_err(self.failed("waiting for confirms"))?;
+        for (message, confirmation) in window.iter().zip(confirmations) {
+            match confirmation {
+                Confirmation::Ack(None) => {}
+                Confirmation::Ack(Some(_)) => {
+                    return Err(AmqpError::Unroutable { exchange: message.exchange.clone() });
+                }
+                Confirmation::Nack(_) | Confirmation::NotRequested => {
+                    return Err(AmqpError::Refused { exchange: message.exchange.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the publisher's channel.
+    ///
+    /// # Errors
+    /// The channel is closed already.
+    pub async fn close(&self) -> Result<(), lapin::Error> {
+        self.channel.close(200, "".into()).await
+    }
+
+    /// Sends one message; the returned future resolves when the broker has confirmed it.
+    ///
+    /// # Errors
+    /// The channel is closed.
+    pub async fn send(&self, message: &Outgoing) -> Result<lapin::PublisherConfirm, lapin::Error> {
+        const PERSISTENT: u8 = 2;
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_content_type("application/json".into())
+            .with_message_id(message.message_id.as_str().into())
+            .with_headers(message.headers.clone());
+        if let Some(correlation_id) = &message.correlation_id {
+            properties = properties.with_correlation_id(correlation_id.as_str().into());
+        }
+        if let Some(user_id) = &message.user_id {
+            properties = properties.with_user_id(user_id.as_str().into());
+        }
+        let exchange = message.exchange.as_str();
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        self.channel.basic_publish(exchange.into(), exchange.into(), options, &message.body, properties).await
+    }
+}

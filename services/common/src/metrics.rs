@@ -1,0 +1,92 @@
+//! Counters of a stage, in the text format of OpenMetrics. Labels come from enums only.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// What became of messages that a stage took.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum Fate {
+    /// Stored, passed on and acknowledged.
+    Done,
+    /// Given back to the broker: fenced, too late, or an error that passes.
+    Requeued,
+    /// Written to quarantine with a reason.
+    Quarantined,
+}
+
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FateLabels {
+    fate: Fate,
+}
+
+/// The metrics of one process.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    messages: Family<FateLabels, Counter>,
+    batch_messages: Histogram,
+    batch_seconds: Histogram,
+    /// Messages published onward and confirmed.
+    pub published: Counter,
+    /// 0 closed, 1 core, 2 open, 3 draining.
+    pub gate: Gauge<i64, AtomicI64>,
+    /// Epoch of the grant under which the process works; 0 when closed.
+    pub epoch: Gauge<i64, AtomicI64>,
+}
+
+impl Metrics {
+    /// Registers all metrics under the prefix `services_<stage>`; every label set starts at zero.
+    pub fn new(stage: &str) -> Self {
+        let mut registry = Registry::with_prefix(format!("services_{stage}"));
+        let messages = Family::<FateLabels, Counter>::default();
+        for fate in [Fate::Done, Fate::Requeued, Fate::Quarantined] {
+            let _ = messages.get_or_create(&FateLabels { fate });
+        }
+        let batch_messages = Histogram::new(exponential_buckets(1.0, 2.0, 10));
+        let batch_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
+        let (published, gate, epoch) = (Counter::default(), Gauge::default(), Gauge::default());
+        registry.register(
+            "messages",
+            "Messages taken from the queue, by what became of them",
+            messages.clone(),
+        );
+        registry.register("batch_messages", "Messages in one transaction", batch_messages.clone());
+        registry.register(
+            "batch_seconds",
+            "Time from taking a batch to acknowledging it",
+            batch_seconds.clone(),
+        );
+        registry.register("published", "Messages published onward and confirmed", published.clone());
+        registry.register("gate", "0 closed, 1 core, 2 open, 3 draining", gate.clone());
+        registry.register("epoch", "Epoch under which this process works, 0 when closed", epoch.clone());
+        Self { registry: Arc::new(registry), messages, batch_messages, batch_seconds, published, gate, epoch }
+    }
+
+    /// Counts messages that left the stage.
+    pub fn count(&self, fate: Fate, messages: usize) {
+        self.messages.get_or_create(&FateLabels { fate }).inc_by(messages as u64);
+    }
+
+    /// Records one finished batch.
+    pub fn batch(&self, messages: usize, took: std::time::Duration) {
+        #[expect(clippy::cast_precision_loss, reason = "a batch holds far fewer than 2^52 messages")]
+        self.batch_messages.observe(messages as f64);
+        self.batch_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Everything, in the text format of OpenMetrics.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# metrics could not be written: {error}\n"),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! PostgreSQL: a pool that follows a moved writer, and the guarded transaction that every write of a stage is.
+
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use region_lease::{ConnectOptions, LONGEST_TRANSACTION, LeaseError};
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
+
+use crate::config::{ConfigError, DatabaseArgs, read_file};
+
+/// The right to write: application, region of this process, epoch and id of the grant.
+pub use region_lease::Guard as Grant;
+
+/// Time to get a connection, a new one included.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Why the database did not take a piece of work.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// This process no longer has the right to write. The gate closes; no person needs to act.
+    #[error("fenced by the database ({code})")]
+    Fenced {
+        /// SQLSTATE of class TR.
+        code: String,
+        /// The server's answer.
+        source: tokio_postgres::Error,
+    },
+    /// The server is read-only or gone. The pool has been emptied; the next try connects anew.
+    #[error("database connection lost or read-only; reconnecting")]
+    Lost {
+        /// The driver's error.
+        source: tokio_postgres::Error,
+    },
+    /// No connection could be had.
+    #[error("database {database} could not be reached; retrying")]
+    Unreachable {
+        /// host:port/name
+        database: String,
+        /// Why.
+        source: PoolError,
+    },
+    /// The data itself was refused; trying it again cannot help.
+    #[error("the database refused the data ({code})")]
+    Data {
+        /// SQLSTATE of class 22 or 23.
+        code: String,
+        /// The server's answer.
+        source: tokio_postgres::Error,
+    },
+    /// The lease could not be read.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// Anything else: a deadlock, a timeout, a missing privilege. Tried again.
+    #[error("the database failed; retrying")]
+    Other {
+        /// The server's answer.
+        source: tokio_postgres::Error,
+    },
+    /// The commit went through, but so late that the right to act on it may have passed.
+    #[error(
+        "the commit took {took_ms} ms, longer than the {limit_ms} ms that a grant's last write may take; requeued"
+    )]
+    TooLate {
+        /// Time since the second guard was sent.
+        took_ms: u128,
+        /// The limit.
+        limit_ms: u128,
+    },
+}
+
+impl DbError {
+    fn class(source: tokio_postgres::Error) -> Self {
+        let Some(state) = source.code() else { return Self::Lost { source } };
+        let code = state.code().to_owned();
+        match code.get(..2) {
+            Some("TR") => Self::Fenced { code, source },
+            Some("22" | "23") => Self::Data { code, source },
+            Some("08" | "57") => Self::Lost { source },
+            _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Lost { source },
+            _ => Self::Other { source },
+        }
+    }
+
+    /// Whether connections of the pool may be stuck to a server that is no longer the writer.
+    fn empties_pool(&self) -> bool {
+        match self {
+            Self::Fenced { .. } | Self::Lost { .. } | Self::TooLate { .. } => true,
+            Self::Lease(error) => error.retry() == region_lease::Retry::AfterReconnecting,
+            Self::Unreachable { .. } | Self::Data { .. } | Self::Other { .. } => false,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for DbError {
+    fn from(source: tokio_postgres::Error) -> Self {
+        Self::class(source)
+    }
+}
+
+/// A pool of connections to the region's own database.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    name: String,
+}
+
+impl Database {
+    /// A pool for a stage; does not connect yet.
+    ///
+    /// # Errors
+    /// A configured file cannot be read or holds no certificate.
+    pub fn from_args(args: &DatabaseArgs, application_name: &str, size: usize) -> Result<Self, ConfigError> {
+        Self::new(&options(args, application_name)?.writer(), size)
+    }
+
+    /// A pool of at most `size` connections.
+    ///
+    /// # Errors
+    /// The CA of the options holds no certificate.
+    pub fn new(options: &ConnectOptions, size: usize) -> Result<Self, ConfigError> {
+        let name = format!("{options:?}");
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+        let tls = options.tls_connector().map_err(|error| ConfigError::Value {
+            option: "--database-ca-file",
+            reason: error.to_string(),
+        })?;
+        let manager = match tls {
+            Some(tls) => Manager::from_config(options.pg_config(), tls, recycling),
+            None => {
+                tracing::warn!(database = %name, "no CA given: the database connection is not encrypted");
+                Manager::from_config(options.pg_config(), NoTls, recycling)
+            }
+        };
+        let deadline = Some(CONNECT_DEADLINE);
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .timeouts(Timeouts { wait: deadline, create: deadline, recycle: deadline })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| ConfigError::Value { option: "--database-host", reason: error.to_string() })?;
+        Ok(Self { pool, name })
+    }
+
+    /// A connection from the pool.
+    ///
+    /// # Errors
+    /// [`DbError::Unreachable`] after at most a few seconds.
+    pub async fn connection(&self) -> Result<Object, DbError> {
+        let unreachable = |source| DbError::Unreachable { database: self.name.clone(), source };
+        self.pool.get().await.map_err(unreachable)
+    }
+
+    /// After an error that says that the writer may have moved: forget all idle connections.
+    pub fn note(&self, error: &DbError) {
+        if error.empties_pool() {
+            self.pool.retain(|_, _| false);
+        }
+    }
+}
+
+/// Where and how to connect, from the command line; without a transaction timeout.
+///
+/// # Errors
+/// A configured file cannot be read.
+pub fn options(args: &DatabaseArgs, application_name: &str) -> Result<ConnectOptions, ConfigError> {
+    let ca_file = args.database_ca_file.as_deref();
+    let (host, name) = (args.database_host.as_str(), args.database_name.as_str());
+    let mut options = ConnectOptions::new(host, args.database_port, name, args.database_user.as_str());
+    options.password = Some(read_file("--database-password-file", &args.database_password_file)?);
+    options.ca_pem = ca_file.map(|path| read_file("--database-ca-file", path)).transpose()?;
+    options.connect_timeout = CONNECT_DEADLINE;
+    application_name.clone_into(&mut options.application_name);
+    Ok(options)
+}
+
+/// A transaction between two guards: what it writes is taken only while the grant holds.
+pub struct Guarded<'a> {
+    transaction: deadpool_postgres::Transaction<'a>,
+    grant: &'a Grant,
+}
+
+impl<'a> Guarded<'a> {
+    /// Begins, and asks for the first guard.
+    ///
+    /// # Errors
+    /// [`DbError::Fenced`] when the grant does not hold.
+    pub async fn begin(connection: &'a mut Object, grant: &'a Grant) -> Result<Self, DbError> {
+        let transaction = connection.transaction().await?;
+        let guarded = Self { transaction, grant };
+        guarded.guard().await?;
+        Ok(guarded)
+    }
+
+    async fn guard(&self) -> Result<(), DbError> {
+        let statement = self.transaction.prepare_cached(Grant::SQL).await?;
+        self.transaction.execute(&statement, &self.grant.parameters()).await?;
+        Ok(())
+    }
+
+    /// The transaction, for the statements between the guards.
+    pub fn transaction(&self) -> &deadpool_postgres::Transaction<'a> {
+        &self.transaction
+    }
+
+    /// Number of the grant, as the database stores it.
+    pub fn epoch(&self) -> i64 {
+        i64::try_from(self.grant.epoch()).unwrap_or(i64::MAX)
+    }
+
+    /// The grant that guards it.
+    pub fn grant(&self) -> &Grant {
+        self.grant
+    }
+
+    /// Asks for the second guard, commits, and checks on the own clock that the commit was not late.
+    ///
+    /// # Errors
+    /// After any error the caller must neither publish nor acknowledge what the transaction did. With
+    /// [`DbError::TooLate`] and [`DbError::Lost`] it may have been committed: a repeat finds its rows and is harmless.
+    pub async fn commit(self) -> Result<(), DbError> {
+        let sent = Instant::now();
+        self.guard().await?;
+        self.transaction.commit().await?;
+        in_time(sent.elapsed())
+    }
+}
+
+fn in_time(took: Duration) -> Result<(), DbError> {
+    if took > LONGEST_TRANSACTION {
+        return Err(DbError::TooLate {
+            took_ms: took.as_millis(),
+            limit_ms: LONGEST_TRANSACTION.as_millis(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_later_than_the_limit_counts_for_nothing() {
+        assert!(in_time(LONGEST_TRANSACTION).is_ok());
+        assert!(matches!(
+            in_time(LONGEST_TRANSACTION + Duration::from_millis(1)),
+            Err(DbError::TooLate { .. })
+        ));
+    }
+}

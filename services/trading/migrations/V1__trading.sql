@@ -1,0 +1,128 @@
+-- The stores of the trade pipeline. Every business table is protected: a writing transaction that did not pass
+-- region.guard is refused, whoever runs it. Runs as trading_owner, in the schema that the bootstrap made.
+
+-- Inbound: every customer message as it came, before it is acknowledged.
+create table trading.inbound_raw (
+    record          uuid primary key,           -- a digest of correlation id and body
+    correlation_id  text   not null,
+    received_ms     bigint not null,            -- milliseconds since 1970, at the gateway
+    body            bytea  not null,            -- the beginning only when the message was oversized
+    defect          text                        -- JSON of the refusal, when no parsing is needed to know it
+);
+
+-- Stored by inbound, not decided by core: what is on its way. Inbound adds, core takes away.
+create table trading.pending (
+    record  uuid primary key,
+    since   timestamptz not null default clock_timestamp()
+);
+
+-- What cannot be attributed to anybody, of all stages.
+create table trading.quarantine (
+    digest      uuid primary key,
+    stage       text   not null,
+    reason      text   not null,
+    seen        bigint not null default 1,
+    first_seen  timestamptz not null default clock_timestamp(),
+    last_seen   timestamptz not null default clock_timestamp(),
+    bytes       bigint not null,                -- true length
+    body        bytea  not null                 -- at most the first 64 KiB
+);
+
+-- Ingestion: trades that passed validation.
+create table trading.ingested (
+    record       uuid primary key,
+    id           text   not null,
+    received_ms  bigint not null,
+    trade        text   not null                -- the validated trade as JSON
+);
+
+-- Ingestion: refused messages. Their ids are those of records, not of trades.
+create table trading.nacks (
+    record       uuid primary key,
+    id           text   not null,
+    received_ms  bigint not null,
+    code         text   not null,
+    field        text,
+    description  text   not null,
+    refusal      text   not null,
+    body         text   not null
+);
+
+-- Core: one row a report. The customer's id is unique within a business date.
+create table trading.trades (
+    trade_date       date          not null,
+    id               text          not null,
+    record           uuid          not null,
+    received_ms      bigint        not null,
+    sender_id        varchar(20)   not null,
+    im_id            varchar(20)   not null,
+    broker_id        varchar(20)   not null,
+    trade_id         varchar(10)   not null,
+    security         varchar(10)   not null,
+    indicator        char(1)       not null check (indicator in ('B', 'S')),
+    price            numeric(10,2) not null check (price > 0),
+    quantity         integer       not null check (quantity > 0),
+    settlement_date  date          not null,
+    trade            text          not null,
+    status           text          not null check (status in ('UNMATCHED', 'MATCHED', 'MISMATCHED')),
+    counterpart      text,
+    epoch            bigint        not null,    -- under which it was last decided
+    primary key (trade_date, id),
+    check ((status = 'UNMATCHED') = (counterpart is null))
+);
+create index trades_by_key on trading.trades (im_id, broker_id, trade_id, trade_date);
+
+-- Core: reports refused because another one with the same id and date was there first.
+create table trading.conflicts (
+    record       uuid primary key,
+    trade_date   date   not null,
+    id           text   not null,
+    received_ms  bigint not null,
+    trade        text   not null
+);
+
+-- Core: answers to customers, written with the decision, sent by the relay.
+create table trading.outbox (
+    seq         bigint generated always as identity primary key,
+    message_id  uuid   not null unique,
+    id          text   not null,
+    status      text   not null,
+    body        text   not null,
+    epoch       bigint not null,
+    sent_at     timestamptz
+);
+create index outbox_unsent on trading.outbox (seq) where sent_at is null;
+
+-- Probes: records that travel the whole pipeline and are no business.
+create table trading.probes (
+    probe  uuid   not null,
+    stage  text   not null,
+    epoch  bigint not null,
+    at     timestamptz not null default clock_timestamp(),
+    primary key (probe, stage)
+);
+
+select region.protect(('trading.' || name)::regclass)
+  from unnest(array['inbound_raw', 'pending', 'quarantine', 'ingested', 'nacks', 'trades', 'conflicts',
+                    'outbox', 'probes']) as name;
+
+-- One number for the drain check: messages stored by inbound that core has not decided, and answers not sent.
+create view trading.in_flight as
+    select (select count(*) from trading.pending)
+         + (select count(*) from trading.outbox where sent_at is null) as in_flight;
+
+grant usage on schema trading to trading_inbound, trading_ingestion, trading_core, region_operator;
+grant select on trading.in_flight to region_operator, trading_core;
+
+grant select, insert on trading.inbound_raw to trading_inbound;
+grant insert on trading.pending to trading_inbound;
+grant select, insert on trading.ingested, trading.nacks to trading_ingestion;
+grant select, insert on trading.trades, trading.conflicts, trading.outbox to trading_core;
+grant update (status, counterpart, epoch) on trading.trades to trading_core;
+grant update (sent_at) on trading.outbox to trading_core;
+grant select, delete on trading.pending to trading_core;
+-- Replay reads what the earlier stages stored.
+grant select on trading.inbound_raw, trading.ingested, trading.nacks to trading_core;
+grant select, insert, update (seen, last_seen) on trading.quarantine
+    to trading_inbound, trading_ingestion, trading_core;
+grant select, insert on trading.probes to trading_inbound, trading_ingestion, trading_core;

@@ -1,0 +1,226 @@
+//! Core: decides what trades mean, in one transaction with the answers that follow from it.
+//!
+//! Both reports of a trade take the same lock before they are looked at, so that two that come at once on two
+//! instances still meet. The relay sends the answers; the hooks serve the operator.
+
+pub(crate) mod hooks;
+pub(crate) mod relay;
+pub(crate) mod replay;
+mod tables;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use lapin::message::Delivery;
+use matching::{Book, Decision, Difference, Identity, Known, Outcome, Status};
+use services_common::gate::Needs;
+use services_common::postgres::{DbError, Guarded};
+use services_common::stage::{Stage, Stored};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::envelope::{Parsed, Record, unpack};
+use crate::message::{NACK, Response, Trade, json};
+use crate::parse::{Refusal, RefusalCode};
+use crate::{ids, ingestion, names, store};
+
+/// Name of the stage in quarantine and probes.
+pub(crate) const STAGE: &str = "core";
+
+/// The core stage.
+pub(crate) struct Core {
+    /// Tells the relay that there are answers to send.
+    pub(crate) answers_written: Arc<Notify>,
+}
+
+impl Stage for Core {
+    fn queue(&self) -> &'static str {
+        names::CORE
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Core
+    }
+
+    fn batch_limit(&self) -> usize {
+        8
+    }
+
+    async fn store(&self, unit: &Guarded<'_>, batch: &[Delivery]) -> Result<Stored, DbError> {
+        let (mut records, mut quarantined) = (Vec::new(), 0);
+        for delivery in batch {
+            match unpack::<Parsed>(delivery) {
+                Ok(parsed) => records.extend(parsed),
+                Err(reason) => {
+                    store::quarantine(unit, STAGE, &delivery.data, &reason).await?;
+                    quarantined += 1;
+                }
+            }
+        }
+        let probes = ingestion::probes(&records);
+        decide(unit, records).await?;
+        store::probes_passed(unit, STAGE, &probes).await?;
+        Ok(Stored { onward: Vec::new(), quarantined })
+    }
+
+    async fn quarantine(&self, unit: &Guarded<'_>, message: &Delivery, reason: &str) -> Result<(), DbError> {
+        store::quarantine(unit, STAGE, &message.data, reason).await
+    }
+
+    fn batch_done(&self) {
+        self.answers_written.notify_one();
+    }
+}
+
+/// A report with the facts that its answer needs.
+#[derive(Clone, Debug)]
+struct Report {
+    record: Uuid,
+    received_ms: i64,
+    trade: Trade,
+}
+
+/// An answer to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answer {
+    message_id: Uuid,
+    response: Response,
+}
+
+/// What a batch changes.
+#[derive(Default)]
+struct Changes {
+    /// Reports that were not known, with status and counterpart.
+    new: Vec<(Report, Status, Option<String>)>,
+    /// Known reports that found their counterpart: identity, status, counterpart.
+    updated: Vec<(Identity, Status, String)>,
+    /// Reports refused because another one holds their identity.
+    conflicts: Vec<Report>,
+    /// Answers of all of them.
+    answers: Vec<Answer>,
+}
+
+async fn decide(unit: &Guarded<'_>, records: Vec<Record<Parsed>>) -> Result<(), DbError> {
+    let decided: Vec<Uuid> = records.iter().map(|record| record.record).collect();
+    let (mut reports, mut changes) = (Vec::new(), Changes::default());
+    for Record { record, id, received_ms, content } in records {
+        match content {
+            Parsed::Trade(trade) => reports.push(Report { record, received_ms, trade: *trade }),
+            Parsed::Nack(refusal, text) => {
+                changes.answers.push(refused(record, id, received_ms, &refusal, text))
+            }
+            Parsed::Probe => {}
+        }
+    }
+    if !reports.is_empty() {
+        let locks: BTreeSet<i32> = reports.iter().map(|report| lock(&report.trade)).collect();
+        tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
+        let known = tables::known(unit, &reports).await?;
+        match_reports(reports, known, &mut changes);
+    }
+    tables::write(unit, &changes, &decided).await
+}
+
+fn lock(trade: &Trade) -> i32 {
+    ids::lock(&trade.im, &trade.broker, &trade.trade, trade.trade_date)
+}
+
+/// Applies the rules of matching to reports that came together, given all known ones that could matter.
+fn match_reports(reports: Vec<Report>, known: Vec<(Report, Status)>, changes: &mut Changes) {
+    let mut by_identity: HashMap<Identity, Report> = HashMap::new();
+    let mut entries = Vec::new();
+    for (report, status) in known {
+        // A stored report was validated before: its sender is a party.
+        let Ok(side) = report.trade.side() else { continue };
+        by_identity.insert(side.identity().clone(), report);
+        entries.push(Known { side, status });
+    }
+    let stored: BTreeSet<Identity> = by_identity.keys().cloned().collect();
+    let mut book = Book::new(entries);
+    let mut counterparts: HashMap<Identity, Identity> = HashMap::new();
+    let mut fresh: Vec<Identity> = Vec::new();
+    for report in reports {
+        let Ok(side) = report.trade.side() else { continue };
+        let identity = side.identity().clone();
+        match book.take(side) {
+            Decision::Repeat => continue,
+            Decision::Conflict => {
+                changes.answers.push(conflict(&report));
+                changes.conflicts.push(report);
+                continue;
+            }
+            Decision::Open => {}
+            Decision::Paired { counterpart, outcome } => {
+                let other = counterpart.identity().clone();
+                changes.answers.push(answer(&report, &identity, &outcome));
+                if let Some(report) = by_identity.get(&other) {
+                    changes.answers.push(answer(report, &other, &outcome));
+                }
+                counterparts.insert(identity.clone(), other.clone());
+                counterparts.insert(other, identity.clone());
+            }
+        }
+        by_identity.insert(identity.clone(), report);
+        fresh.push(identity);
+    }
+    for identity in stored {
+        if let (Some(counterpart), Some(status)) = (counterparts.get(&identity), book.status(&identity)) {
+            changes.updated.push((identity, status, counterpart.id.clone()));
+        }
+    }
+    for identity in fresh {
+        if let (Some(report), Some(status)) = (by_identity.remove(&identity), book.status(&identity)) {
+            let counterpart = counterparts.get(&identity).map(|other| other.id.clone());
+            changes.new.push((report, status, counterpart));
+        }
+    }
+}
+
+fn answer(report: &Report, identity: &Identity, outcome: &Outcome) -> Answer {
+    let status = outcome.status();
+    let description = match outcome {
+        Outcome::Matched => "MATCHED: both parties reported the same terms".to_owned(),
+        Outcome::Mismatched(differences) => {
+            let codes: Vec<_> = differences.iter().map(|difference: &Difference| difference.code()).collect();
+            format!("MISMATCHED: {}", codes.join(", "))
+        }
+    };
+    let response = Response {
+        id: identity.id.clone(),
+        timestamp: report.received_ms,
+        status: status.word().to_owned(),
+        description,
+        destination: report.trade.sender.clone(),
+        message: report.trade.text(status),
+    };
+    Answer { message_id: ids::answer(identity.trade_date, &identity.id, status), response }
+}
+
+fn refused(record: Uuid, id: String, received_ms: i64, refusal: &Refusal, text: String) -> Answer {
+    let response = Response {
+        // The sender is the first part of the id; with anything else there is nobody better to name.
+        destination: id.split('-').next().unwrap_or_default().to_owned(),
+        id,
+        timestamp: received_ms,
+        status: NACK.to_owned(),
+        description: refusal.description(),
+        message: text,
+    };
+    Answer { message_id: ids::nack(record), response }
+}
+
+fn conflict(report: &Report) -> Answer {
+    let expected = format!(
+        "another trade with this id and trade date {} was accepted before; amendments are not taken",
+        report.trade.trade_date
+    );
+    let refusal = Refusal::whole(RefusalCode::Conflict, expected);
+    let text = report.trade.text(Status::Unmatched);
+    refused(report.record, report.trade.id(), report.received_ms, &refusal, text)
+}
+
+impl Answer {
+    fn body(&self) -> String {
+        json(&self.response)
+    }
+}

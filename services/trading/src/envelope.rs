@@ -1,0 +1,100 @@
+//! Messages between stages: many records in one, because cost is per message.
+
+use lapin::message::Delivery;
+use lapin::types::FieldTable;
+use serde::{Deserialize, Serialize};
+use services_common::amqp::{Outgoing, grant_headers};
+use services_common::postgres::Grant;
+use uuid::Uuid;
+
+use crate::ids;
+use crate::message::{Trade, json};
+use crate::parse::Refusal;
+
+/// Records in one envelope at most.
+const RECORDS_MAX: usize = 200;
+/// Bytes in one envelope, about: a larger one is split before it.
+const BYTES_MAX: usize = 512 * 1024;
+
+/// A record on its way between stages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record<C> {
+    /// Digest of the customer's message.
+    pub record: Uuid,
+    /// The customer's id.
+    pub id: String,
+    /// When inbound took it, in milliseconds since 1970.
+    pub received_ms: i64,
+    /// What the sending stage made of it.
+    pub content: C,
+}
+
+/// What inbound sends: the text as it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Raw {
+    /// To be parsed.
+    Text(String),
+    /// Refused by inbound already, with what there is of the text.
+    Refused(Refusal, String),
+    /// A probe: passes all stages, means nothing.
+    Probe,
+}
+
+/// What ingestion sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Parsed {
+    /// A valid trade.
+    Trade(Box<Trade>),
+    /// A refusal, with the refused text.
+    Nack(Refusal, String),
+    /// A probe.
+    Probe,
+}
+
+/// One message between stages.
+#[derive(Debug, Serialize, Deserialize)]
+struct Envelope<C> {
+    records: Vec<Record<C>>,
+}
+
+/// Packs records into as few messages as the limits allow.
+pub fn pack<C: Serialize + Clone>(exchange: &str, records: &[Record<C>], grant: &Grant) -> Vec<Outgoing> {
+    let headers = grant_headers(grant);
+    let mut messages = Vec::new();
+    let mut rest = records;
+    while !rest.is_empty() {
+        let mut count = rest.len().min(RECORDS_MAX);
+        let message = loop {
+            let message = envelope(exchange, &rest[..count], &headers);
+            if message.body.len() <= BYTES_MAX || count == 1 {
+                break message;
+            }
+            count = count.div_ceil(2);
+        };
+        messages.push(message);
+        rest = &rest[count..];
+    }
+    messages
+}
+
+fn envelope<C: Serialize + Clone>(exchange: &str, records: &[Record<C>], headers: &FieldTable) -> Outgoing {
+    let id = ids::envelope(exchange, records.iter().map(|record| record.record));
+    Outgoing {
+        exchange: exchange.to_owned(),
+        body: json(&Envelope { records: records.to_vec() }).into_bytes(),
+        message_id: id.to_string(),
+        correlation_id: None,
+        headers: headers.clone(),
+        user_id: None,
+    }
+}
+
+/// The records in one message.
+///
+/// # Errors
+/// It is not an envelope of ours; the reason is for the quarantine.
+pub fn unpack<C: for<'a> Deserialize<'a>>(delivery: &Delivery) -> Result<Vec<Record<C>>, String> {
+    let envelope: Envelope<C> = serde_json::from_slice(&delivery.data)
+        .map_err(|error| format!("not an envelope of records: {error}"))?;
+    Ok(envelope.records)
+}

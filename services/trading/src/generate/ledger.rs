@@ -1,0 +1,326 @@
+//! The customer's own books: what was sent, confirmed and answered. Pure: time comes in as a parameter.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::ids;
+
+/// One answer, as far as it must never change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    status: String,
+    message_id: String,
+    content: Uuid,
+}
+
+/// What the customer knows of one message.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    confirmed: bool,
+    answer: Option<Seen>,
+    doubled: bool,
+}
+
+/// A time without answers while some were due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// The last answer before, or when the first trade was sent.
+    pub from: Timestamp,
+    /// The next answer, or the end.
+    pub to: Timestamp,
+}
+
+impl Gap {
+    fn milliseconds(self) -> i64 {
+        self.to.as_millisecond() - self.from.as_millisecond()
+    }
+}
+
+/// The books.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: HashMap<String, Entry>,
+    sent: u64,
+    resent: u64,
+    confirmed: u64,
+    answered: u64,
+    repeats: u64,
+    unknown: u64,
+    statuses: HashMap<String, u64>,
+    epochs: Vec<u64>,
+    /// Since when an answer has been due.
+    waiting_since: Option<Timestamp>,
+    longest: Option<Gap>,
+    last_problem: Option<String>,
+}
+
+/// An answer as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// Id of the message that it answers.
+    pub id: &'a str,
+    /// MATCHED, MISMATCHED or NACK.
+    pub status: &'a str,
+    /// Id of the answer.
+    pub message_id: &'a str,
+    /// Its bytes.
+    pub body: &'a [u8],
+    /// Epoch from its headers.
+    pub epoch: Option<u64>,
+}
+
+/// What it all came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// Messages handed to a broker for the first time.
+    pub sent: u64,
+    /// Sent again because no confirm had come.
+    pub resent: u64,
+    /// Messages that a broker confirmed.
+    pub confirmed: u64,
+    /// Messages with an answer.
+    pub answered: u64,
+    /// Confirmed and never answered.
+    pub lost: u64,
+    /// Answered twice with different content or message id.
+    pub doubled: u64,
+    /// The same answer again.
+    pub repeats: u64,
+    /// Never confirmed; nobody promised anything about them.
+    pub unconfirmed: u64,
+    /// Answers to messages that this customer did not send.
+    pub unknown: u64,
+    /// Answers by status.
+    pub statuses: std::collections::BTreeMap<String, u64>,
+    /// Epochs of the answers, in the order in which they were first seen.
+    pub epochs: Vec<u64>,
+    /// Longest time without an answer while some were due, in seconds.
+    pub unavailable_seconds: f64,
+    /// When that was.
+    pub unavailable: Option<Gap>,
+    /// Ids of up to twenty lost messages.
+    pub lost_ids: Vec<String>,
+    /// Ids of up to twenty doubled ones.
+    pub doubled_ids: Vec<String>,
+}
+
+impl Verdict {
+    /// Nothing lost, nothing doubled.
+    pub fn good(&self) -> bool {
+        self.lost == 0 && self.doubled == 0
+    }
+}
+
+/// Ids that a verdict names.
+const NAMED_IDS: usize = 20;
+
+impl Ledger {
+    /// A message was handed to a broker.
+    pub fn sent(&mut self, id: &str, now: Timestamp) {
+        if self.entries.contains_key(id) {
+            self.resent += 1;
+            return;
+        }
+        self.entries.insert(id.to_owned(), Entry::default());
+        self.sent += 1;
+        if self.waiting_since.is_none() {
+            self.waiting_since = Some(now);
+        }
+    }
+
+    /// A broker confirmed a message.
+    pub fn confirmed(&mut self, id: &str) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if !entry.confirmed {
+            entry.confirmed = true;
+            self.confirmed += 1;
+        }
+    }
+
+    /// An answer came.
+    pub fn answered(&mut self, answer: Answer<'_>, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(answer.id) else {
+            self.unknown += 1;
+            return;
+        };
+        if let Some(epoch) = answer.epoch.filter(|epoch| !self.epochs.contains(epoch)) {
+            self.epochs.push(epoch);
+        }
+        let seen = Seen {
+            status: answer.status.to_owned(),
+            message_id: answer.message_id.to_owned(),
+            content: ids::content(answer.body),
+        };
+        match &entry.answer {
+            None => {
+                entry.answer = Some(seen);
+                self.answered += 1;
+                *self.statuses.entry(answer.status.to_owned()).or_default() += 1;
+            }
+            Some(first) if *first == seen => self.repeats += 1,
+            Some(_) => entry.doubled = true,
+        }
+        self.close_gap(now);
+        self.waiting_since = (self.answered < self.sent).then_some(now);
+    }
+
+    fn close_gap(&mut self, now: Timestamp) {
+        let Some(from) = self.waiting_since else { return };
+        let gap = Gap { from, to: now };
+        if self.longest.is_none_or(|longest| gap.milliseconds() > longest.milliseconds()) {
+            self.longest = Some(gap);
+        }
+    }
+
+    /// Something that keeps the customer from sending or reading, for the progress line.
+    pub fn problem(&mut self, problem: String) {
+        self.last_problem = Some(problem);
+    }
+
+    /// The last problem, once.
+    pub fn take_problem(&mut self) -> Option<String> {
+        self.last_problem.take()
+    }
+
+    /// One line of numbers.
+    pub fn counts(&self) -> String {
+        let Self { sent, confirmed, answered, repeats, .. } = self;
+        let outstanding = self.outstanding();
+        format!(
+            "sent {sent}  confirmed {confirmed}  answered {answered}  due {outstanding}  repeats {repeats}"
+        )
+    }
+
+    /// Messages that have an answer.
+    pub fn answered_count(&self) -> u64 {
+        self.answered
+    }
+
+    /// Messages that are not answered yet.
+    pub fn outstanding(&self) -> u64 {
+        self.sent - self.answered
+    }
+
+    /// What it comes to if the books are closed now.
+    pub fn verdict(&mut self, now: Timestamp) -> Verdict {
+        self.close_gap(now);
+        let ids = |wanted: &dyn Fn(&Entry) -> bool| {
+            let mut ids: Vec<String> =
+                self.entries.iter().filter(|(_, entry)| wanted(entry)).map(|(id, _)| id.clone()).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let lost = ids(&|entry| entry.confirmed && entry.answer.is_none());
+        let doubled = ids(&|entry| entry.doubled);
+        let unavailable_ms = self.longest.map_or(0, Gap::milliseconds);
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run, far below 2^52")]
+        let unavailable_seconds = unavailable_ms as f64 / 1000.0;
+        Verdict {
+            sent: self.sent,
+            resent: self.resent,
+            confirmed: self.confirmed,
+            answered: self.answered,
+            lost: lost.len() as u64,
+            doubled: doubled.len() as u64,
+            repeats: self.repeats,
+            unconfirmed: self.sent - self.confirmed,
+            unknown: self.unknown,
+            statuses: self.statuses.iter().map(|(status, count)| (status.clone(), *count)).collect(),
+            epochs: self.epochs.clone(),
+            unavailable_seconds,
+            unavailable: self.longest,
+            lost_ids: lost.into_iter().take(NAMED_IDS).collect(),
+            doubled_ids: doubled.into_iter().take(NAMED_IDS).collect(),
+        }
+    }
+
+    /// The books, one JSON line a message, in the order of ids.
+    pub fn lines(&self) -> String {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(id, _)| id.as_str());
+        let mut text = String::new();
+        for (id, entry) in entries {
+            let answer = entry.answer.as_ref();
+            let line = json!({
+                "id": id,
+                "confirmed": entry.confirmed,
+                "status": answer.map(|answer| &answer.status),
+                "messageId": answer.map(|answer| &answer.message_id),
+                "doubled": entry.doubled,
+            });
+            text.push_str(&line.to_string());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn answer<'a>(id: &'a str, message_id: &'a str, body: &'a str) -> Answer<'a> {
+        Answer { id, status: "MATCHED", message_id, body: body.as_bytes(), epoch: Some(2) }
+    }
+
+    #[test]
+    fn a_confirmed_message_without_an_answer_is_lost_and_an_unconfirmed_one_is_not() {
+        let mut ledger = Ledger::default();
+        for id in ["a", "b", "c"] {
+            ledger.sent(id, at(1));
+        }
+        ledger.confirmed("a");
+        ledger.confirmed("b");
+        ledger.answered(answer("a", "1", "x"), at(2));
+        let verdict = ledger.verdict(at(3));
+        assert_eq!((verdict.lost, verdict.unconfirmed, verdict.lost_ids), (1, 1, vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn the_same_answer_again_is_a_repeat_and_another_one_is_a_double() {
+        let mut ledger = Ledger::default();
+        ledger.sent("a", at(1));
+        ledger.sent("b", at(1));
+        ledger.answered(answer("a", "1", "x"), at(2));
+        ledger.answered(answer("a", "1", "x"), at(3));
+        ledger.answered(answer("b", "2", "x"), at(3));
+        assert!(ledger.verdict(at(3)).good());
+        ledger.answered(answer("a", "1", "y"), at(4));
+        ledger.answered(answer("b", "3", "x"), at(4));
+        let verdict = ledger.verdict(at(5));
+        assert_eq!((verdict.repeats, verdict.doubled, verdict.good()), (1, 2, false));
+    }
+
+    #[test]
+    fn two_statuses_for_one_message_are_a_double() {
+        let mut ledger = Ledger::default();
+        ledger.sent("a", at(1));
+        ledger.answered(answer("a", "1", "x"), at(2));
+        ledger.answered(Answer { status: "NACK", ..answer("a", "2", "z") }, at(3));
+        assert_eq!(ledger.verdict(at(4)).doubled, 1);
+    }
+
+    #[test]
+    fn unavailable_time_is_the_longest_wait_while_an_answer_was_due() {
+        let mut ledger = Ledger::default();
+        ledger.sent("a", at(10));
+        ledger.answered(answer("a", "1", "x"), at(12));
+        // Nothing is due between 12 and 50.
+        ledger.sent("b", at(50));
+        ledger.sent("c", at(51));
+        ledger.answered(answer("b", "2", "x"), at(57));
+        ledger.answered(answer("c", "3", "x"), at(58));
+        let verdict = ledger.verdict(at(90));
+        assert_eq!(verdict.unavailable, Some(Gap { from: at(50), to: at(57) }));
+        assert!((verdict.unavailable_seconds - 7.0).abs() < 1e-9);
+    }
+}

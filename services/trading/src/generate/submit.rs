@@ -1,0 +1,164 @@
+//! The sending half of the customer. A message leaves its hands when the broker has confirmed it; until then it is
+//! sent again to whatever broker the name leads to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use lapin::Confirmation;
+use lapin::types::FieldTable;
+use services_common::amqp::{Outgoing, Publisher};
+use services_common::backoff::Backoff;
+use services_common::clock;
+use services_common::telemetry::chain;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Message, SharedLedger, Target, with};
+use crate::names;
+
+/// Messages that may be unconfirmed at one time.
+const WINDOW: usize = 500;
+
+/// Sends until the queue is closed and everything is confirmed, or until `stop`.
+pub(super) async fn run(
+    target: Target,
+    mut messages: mpsc::Receiver<Message>,
+    ledger: SharedLedger,
+    stop: CancellationToken,
+) {
+    let mut address = target.follow(stop.clone());
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+    let mut unsent: VecDeque<Message> = VecDeque::new();
+    loop {
+        if messages.is_closed() && messages.is_empty() && unsent.is_empty() {
+            return;
+        }
+        let present = *address.borrow_and_update();
+        let ended = match present {
+            None => Err("the broker's name is not resolved yet".to_owned()),
+            Some(ip) => {
+                let mut sender = Sender { messages: &mut messages, unsent: &mut unsent, ledger: &ledger };
+                sender.session(&target, ip, &mut address, &stop, &mut backoff).await
+            }
+        };
+        if stop.is_cancelled() {
+            return;
+        }
+        if let Err(problem) = ended {
+            with(&ledger, |ledger| ledger.problem(format!("sending: {problem}")));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(backoff.next_wait()) => {}
+            }
+        }
+    }
+}
+
+struct Sender<'a> {
+    messages: &'a mut mpsc::Receiver<Message>,
+    /// Taken from the queue, not confirmed by anybody.
+    unsent: &'a mut VecDeque<Message>,
+    ledger: &'a SharedLedger,
+}
+
+impl Sender<'_> {
+    /// Sends over one connection. `Ok` when all is done, the name moved, or at `stop`; else what went wrong.
+    async fn session(
+        &mut self,
+        target: &Target,
+        ip: IpAddr,
+        address: &mut watch::Receiver<Option<IpAddr>>,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<(), String> {
+        let config = target.broker.clone().at(ip);
+        let connection = config.connect().await.map_err(|error| chain(&error))?;
+        let channel = connection.create_channel().await.map_err(|error| chain(&error))?;
+        let publisher = Publisher::on(channel, &config).await.map_err(|error| chain(&error))?;
+        let mut pending: BTreeMap<u64, Message> = BTreeMap::new();
+        let outcome = self.pump(&publisher, &mut pending, address, stop, backoff).await;
+        // What is unconfirmed goes first next time, in its order.
+        for message in pending.into_values().rev() {
+            self.unsent.push_front(message);
+        }
+        let _ = timeout(Duration::from_millis(500), connection.close(200, "".into())).await;
+        outcome
+    }
+
+    async fn pump(
+        &mut self,
+        publisher: &Publisher,
+        pending: &mut BTreeMap<u64, Message>,
+        address: &mut watch::Receiver<Option<IpAddr>>,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<(), String> {
+        let mut confirms = FuturesUnordered::new();
+        let mut number = 0_u64;
+        let mut exhausted = false;
+        loop {
+            if exhausted && self.unsent.is_empty() && pending.is_empty() {
+                return Ok(());
+            }
+            let room = pending.len() < WINDOW;
+            let message = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Ok(()) = address.changed() => return Ok(()),
+                Some((number, confirmation)) = confirms.next() => {
+                    self.settle(pending, number, confirmation)?;
+                    backoff.reset();
+                    continue;
+                }
+                () = std::future::ready(()), if room && !self.unsent.is_empty() => self.unsent.pop_front(),
+                message = self.messages.recv(), if room && !exhausted => message,
+            };
+            let Some(message) = message else {
+                exhausted = true;
+                continue;
+            };
+            with(self.ledger, |ledger| ledger.sent(&message.id, clock::now()));
+            let outgoing = outgoing(&message);
+            pending.insert(number, message);
+            let confirm = publisher.send(&outgoing).await.map_err(|error| chain(&error))?;
+            let sent = number;
+            confirms.push(async move { (sent, confirm.await) });
+            number += 1;
+        }
+    }
+
+    fn settle(
+        &self,
+        pending: &mut BTreeMap<u64, Message>,
+        number: u64,
+        confirmation: Result<Confirmation, lapin::Error>,
+    ) -> Result<(), String> {
+        match confirmation.map_err(|error| chain(&error))? {
+            Confirmation::Ack(None) => {
+                if let Some(message) = pending.remove(&number) {
+                    with(self.ledger, |ledger| ledger.confirmed(&message.id));
+                }
+                Ok(())
+            }
+            Confirmation::Ack(Some(_)) => Err("the broker has no queue for trades yet".to_owned()),
+            Confirmation::Nack(_) | Confirmation::NotRequested => {
+                Err("the broker's queue is full".to_owned())
+            }
+        }
+    }
+}
+
+fn outgoing(message: &Message) -> Outgoing {
+    Outgoing {
+        exchange: names::IN.to_owned(),
+        body: message.body.clone().into_bytes(),
+        message_id: message.id.clone(),
+        correlation_id: Some(message.id.clone()),
+        headers: FieldTable::default(),
+        user_id: None,
+    }
+}

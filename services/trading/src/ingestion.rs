@@ -1,0 +1,128 @@
+//! Ingestion: from raw text to a validated trade, or to a refusal that names the field.
+
+use lapin::message::Delivery;
+use services_common::gate::Needs;
+use services_common::postgres::{DbError, Guarded};
+use services_common::stage::{Stage, Stored};
+use uuid::Uuid;
+
+use crate::envelope::{Parsed, Raw, Record, pack, unpack};
+use crate::message::json;
+use crate::{names, parse, store};
+
+/// Name of the stage in quarantine and probes.
+const STAGE: &str = "ingestion";
+
+/// The ingestion stage.
+pub(crate) struct Ingestion;
+
+impl Stage for Ingestion {
+    fn queue(&self) -> &'static str {
+        names::INGESTION
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Core
+    }
+
+    fn batch_limit(&self) -> usize {
+        8
+    }
+
+    async fn store(&self, unit: &Guarded<'_>, batch: &[Delivery]) -> Result<Stored, DbError> {
+        let (mut records, mut quarantined) = (Vec::new(), 0);
+        for delivery in batch {
+            match unpack::<Raw>(delivery) {
+                Ok(raw) => records.extend(raw.into_iter().map(parsed)),
+                Err(reason) => {
+                    store::quarantine(unit, STAGE, &delivery.data, &reason).await?;
+                    quarantined += 1;
+                }
+            }
+        }
+        let probes = probes(&records);
+        store::probes_passed(unit, STAGE, &probes).await?;
+        insert_trades(unit, &records).await?;
+        insert_nacks(unit, &records).await?;
+        Ok(Stored { onward: pack(names::CORE, &records, unit.grant()), quarantined })
+    }
+
+    async fn quarantine(&self, unit: &Guarded<'_>, message: &Delivery, reason: &str) -> Result<(), DbError> {
+        store::quarantine(unit, STAGE, &message.data, reason).await
+    }
+}
+
+/// Reads one record. A function of the record alone, so that a repeat gives the same.
+pub(crate) fn parsed(raw: Record<Raw>) -> Record<Parsed> {
+    let content = match raw.content {
+        Raw::Text(text) => match parse::trade(&text, &raw.id) {
+            Ok(trade) => Parsed::Trade(Box::new(trade)),
+            Err(refusal) => Parsed::Nack(refusal, text),
+        },
+        Raw::Refused(refusal, text) => Parsed::Nack(refusal, text),
+        Raw::Probe => Parsed::Probe,
+    };
+    Record { record: raw.record, id: raw.id, received_ms: raw.received_ms, content }
+}
+
+/// The probes among records.
+pub(crate) fn probes(records: &[Record<Parsed>]) -> Vec<Uuid> {
+    records.iter().filter(|record| record.content == Parsed::Probe).map(|record| record.record).collect()
+}
+
+async fn insert_trades(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
+    let (mut keys, mut ids, mut received, mut trades) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for record in records {
+        if let Parsed::Trade(trade) = &record.content {
+            keys.push(record.record);
+            ids.push(record.id.as_str());
+            received.push(record.received_ms);
+            trades.push(json(trade));
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let statement = unit
+        .transaction()
+        .prepare_cached(
+            "insert into trading.ingested (record, id, received_ms, trade) \
+             select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) order by 1 \
+             on conflict (record) do nothing",
+        )
+        .await?;
+    unit.transaction().execute(&statement, &[&keys, &ids, &received, &trades]).await?;
+    Ok(())
+}
+
+async fn insert_nacks(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
+    for record in records {
+        let Parsed::Nack(refusal, text) = &record.content else { continue };
+        let statement = unit
+            .transaction()
+            .prepare_cached(
+                "insert into trading.nacks (record, id, received_ms, code, field, description, refusal, body) \
+                 values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (record) do nothing",
+            )
+            .await?;
+        let (code, description) = (refusal.code.word(), refusal.description());
+        // PostgreSQL's text cannot hold the zero character; the raw bytes are in inbound's store.
+        let text = text.replace('\0', "\u{fffd}");
+        unit.transaction()
+            .execute(
+                &statement,
+                &[
+                    &record.record,
+                    &record.id,
+                    &record.received_ms,
+                    &code,
+                    &refusal.field,
+                    &description,
+                    &json(refusal),
+                    &text,
+                ],
+            )
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! Brings a region's database and broker to what this version needs. Safe to run again, and on both sides.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use region_lease::{ConnectOptions, LeaseError, MigrateError as LeaseMigrateError, connect};
+use services_common::amqp::{AmqpError, Broker, BrokerConfig};
+use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs};
+use services_common::postgres;
+use services_common::telemetry::chain;
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+use crate::names::QUEUES;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+const BOOTSTRAP: &str = include_str!("../bootstrap.sql");
+const HISTORY: &str = "trading.schema_history";
+/// Migrators of this schema wait for each other, on a lock of their own class.
+const LOCK: &str = "SET lock_timeout = '60s'; SELECT pg_advisory_lock(29812, 0)";
+const UNLOCK: &str = "RESET ROLE; RESET lock_timeout; SELECT pg_advisory_unlock(29812, 0)";
+/// Pause between two looks at a server that is not ready.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Messages in one queue at most; the broker refuses more, and the sender keeps them.
+const QUEUE_LENGTH_MAX: i32 = 1_000_000;
+
+/// Options of the migrator.
+#[derive(Args, Clone, Debug)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// Seconds to wait for the database, the broker, and, on a standby, for the migrations to arrive
+    #[arg(long, env = "WAIT_SECONDS", default_value_t = 120)]
+    wait_seconds: u64,
+}
+
+/// Why a migration did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Wrong configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database cannot be reached or refuses.
+    #[error(transparent)]
+    Database(#[from] LeaseError),
+    /// The schema of the lease.
+    #[error(transparent)]
+    Lease(#[from] LeaseMigrateError),
+    /// A statement of the bootstrap.
+    #[error(
+        "making roles and schema failed: the migrator needs to be a member of region_owner and trading_owner"
+    )]
+    Bootstrap(#[source] tokio_postgres::Error),
+    /// A migration failed, or one that was applied before differs from the shipped one.
+    #[error("migrating the trading schema failed")]
+    Apply(#[from] refinery::Error),
+    /// The standby did not show the migrations in time.
+    #[error(
+        "this database is a standby and shows migration {shown} of {wanted} after {seconds} s: run migrate in the active region, then here again"
+    )]
+    Standby {
+        /// Highest version shown.
+        shown: i32,
+        /// Highest version of this program.
+        wanted: i32,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The broker.
+    #[error(transparent)]
+    Broker(#[from] AmqpError),
+    /// A declaration was refused.
+    #[error("declaring {queue} failed: if it exists with other properties, drain and delete it first")]
+    Declare {
+        /// The queue.
+        queue: &'static str,
+        /// What the broker said.
+        source: lapin::Error,
+    },
+}
+
+/// What was done, one line each.
+pub type Done = Vec<String>;
+
+/// Migrates the database (or, on a standby, waits until the migrations have arrived) and declares the queues.
+///
+/// # Errors
+/// See [`MigrateError`]; running it again continues.
+pub async fn from_args(args: MigrateArgs) -> Result<Done, MigrateError> {
+    let options = postgres::options(&args.database, "trading-migrator")?;
+    let broker = Broker::new(BrokerConfig::from_args(&args.broker, "trading-migrator")?);
+    let until = Instant::now() + Duration::from_secs(args.wait_seconds);
+    let mut done = database(&options, until).await?;
+    done.extend(declare_when_reachable(&broker, until).await?);
+    broker.close().await;
+    Ok(done)
+}
+
+/// Migrates the database, or verifies a standby. Waits for the server until the deadline.
+///
+/// # Errors
+/// See [`MigrateError`].
+pub async fn database(options: &ConnectOptions, until: Instant) -> Result<Done, MigrateError> {
+    let began = Instant::now();
+    loop {
+        let outcome = attempt(options, began).await;
+        let error = match outcome {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let passes = match &error {
+            MigrateError::Database(error) => error.outcome_unknown(),
+            MigrateError::Standby { .. } => true,
+            _ => false,
+        };
+        if !passes || Instant::now() > until {
+            return Err(error);
+        }
+        tracing::info!(reason = chain(&error), "waiting for the database");
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+async fn attempt(options: &ConnectOptions, began: Instant) -> Result<Done, MigrateError> {
+    let mut client = connect(options).await?;
+    let standby: bool = client
+        .query_one("select pg_is_in_recovery()", &[])
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(MigrateError::Bootstrap)?;
+    if standby {
+        return verify_standby(&client, began).await;
+    }
+    let mut done: Done = region_lease::migrate(&mut client).await?;
+    client.batch_execute(LOCK).await.map_err(MigrateError::Bootstrap)?;
+    let applied = apply(&mut client).await;
+    // A broken session has lost the lock anyway.
+    let unlocked = client.batch_execute(UNLOCK).await;
+    done.extend(applied?);
+    unlocked.map_err(MigrateError::Bootstrap)?;
+    Ok(done)
+}
+
+async fn apply(client: &mut Client) -> Result<Done, MigrateError> {
+    client.batch_execute(BOOTSTRAP).await.map_err(MigrateError::Bootstrap)?;
+    // Everything made from here on belongs to the owner, whoever migrates.
+    client.batch_execute("SET ROLE trading_owner").await.map_err(MigrateError::Bootstrap)?;
+    let runner = embedded::migrations::runner();
+    let mut runner = runner.set_abort_divergent(true).set_abort_missing(true);
+    runner.set_migration_table_name(HISTORY);
+    let report = runner.run_async(client).await?;
+    Ok(report.applied_migrations().iter().map(|migration| format!("applied {migration}")).collect())
+}
+
+async fn verify_standby(client: &Client, began: Instant) -> Result<Done, MigrateError> {
+    let wanted = embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(|migration| i32::try_from(migration.version()).unwrap_or(i32::MAX))
+        .max()
+        .unwrap_or_default();
+    // The table itself may not have arrived: then nothing has.
+    let shown = client
+        .query_one("select coalesce(max(version), 0)::integer from trading.schema_history", &[])
+        .await
+        .and_then(|row| row.try_get::<_, i32>(0))
+        .unwrap_or_default();
+    if shown < wanted {
+        return Err(MigrateError::Standby { shown, wanted, seconds: began.elapsed().as_secs() });
+    }
+    Ok(vec![format!("standby: all {wanted} migrations have arrived")])
+}
+
+async fn declare_when_reachable(broker: &Broker, until: Instant) -> Result<Done, MigrateError> {
+    loop {
+        match declare(broker).await {
+            Err(MigrateError::Broker(error)) if Instant::now() < until => {
+                tracing::info!(reason = chain(&error), "waiting for the broker");
+                sleep(LOOK_INTERVAL).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Declares every queue with its exchange. A quorum queue returns a message as often as it must: the broker's
+/// usual limit would throw it away after twenty times, and a region that closes gives back all it holds.
+///
+/// # Errors
+/// The broker cannot be reached, or a queue exists with other properties.
+pub async fn declare(broker: &Broker) -> Result<Done, MigrateError> {
+    let channel = broker.channel().await?;
+    for queue in QUEUES {
+        let failed = |source| MigrateError::Declare { queue, source };
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        channel
+            .exchange_declare(queue.into(), ExchangeKind::Fanout, durable, FieldTable::default())
+            .await
+            .map_err(failed)?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(-1));
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(QUEUE_LENGTH_MAX));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), durable, arguments).await.map_err(failed)?;
+        channel
+            .queue_bind(
+                queue.into(),
+                queue.into(),
+                "".into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(failed)?;
+    }
+    Ok(vec![format!("declared {} queues", QUEUES.len())])
+}

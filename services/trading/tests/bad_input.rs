@@ -1,0 +1,135 @@
+//! Every kind of bad input is answered or set apart with the reason, and the queue moves on.
+
+mod support;
+
+use std::time::Instant;
+
+use region_lease::ConnectOptions;
+use support::{World, eventually};
+use trading::names;
+
+const GOOD: &str = r#"{"senderID":"QAINS012","imID":"QAINS012","brokerID":"QABRO010","tradeID":"3500017","security":"AMZN","transactionIndicator":"B","price":18.5,"quantity":2,"tradeDate":"2026-02-09T00:00:00Z","settlementDate":"2026-02-11T00:00:00Z","deliveryInstructions":"lorem","status":"Unmatched","allocations":["{\"allocationID\":1,\"quantity\":100,\"account\":\"1538552570\",\"status\":\"Unmatched\"}"]}"#;
+const GOOD_ID: &str = "QAINS012-QAINS012-QABRO010-3500017";
+
+/// Number of the trade, its body, and the beginning of the answer's description.
+fn refused() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let with = |from: &str, to: &str| GOOD.replace(from, to);
+    let change = |number: &'static str, body: String, description: &'static str| {
+        (number, body.replace("3500017", number).into_bytes(), description)
+    };
+    let mut cases = vec![
+        change("1", GOOD[..60].to_owned(), "MALFORMED: "),
+        change("2", "[1,2]".into(), "MALFORMED: "),
+        change("3", with(r#""security":"AMZN","#, ""), "MISSING security: "),
+        change("4", with(r#""quantity":2"#, r#""quantity":null"#), "MISSING quantity: "),
+        change("5", with(r#""price":18.5"#, r#""price":"18.5""#), "WRONG_TYPE price: "),
+        change("6", with(r#""quantity":2"#, r#""quantity":2.5"#), "WRONG_TYPE quantity: "),
+        change("7", with("AMZN", "AMZNAMZNAMZN"), "TOO_LONG security: "),
+        change("8", with("18.5", "18.505"), "INVALID price: "),
+        change("9", with("18.5", "123456789.00"), "INVALID price: "),
+        change("10", with(r#""quantity":2"#, r#""quantity":0"#), "INVALID quantity: "),
+        change("11", with("2026-02-09T00:00:00Z", "2026-02-09T10:00:00Z"), "INVALID tradeDate: "),
+        change("12", with("2026-02-11T00:00:00Z", "soon"), "INVALID settlementDate: "),
+        change("13", with(r#"\"allocationID\":1,"#, ""), "MISSING allocations[0].allocationID: "),
+        change("14", with(r#""tradeID":"3500017""#, r#""tradeID":"3500018""#), "INVALID correlationID: "),
+        change(
+            "15",
+            with(r#""transactionIndicator":"B""#, r#""transactionIndicator":"X""#),
+            "INVALID transactionIndicator: ",
+        ),
+        change(
+            "16",
+            with(r#""deliveryInstructions":"lorem""#, r#""deliveryInstructions":"a\u0000b""#),
+            "INVALID deliveryInstructions: ",
+        ),
+        change("17", format!("{GOOD}{}", " ".repeat(70_000)), "OVERSIZED: "),
+    ];
+    cases.push(("18", vec![b'{', 0xff, 0xfe, b'}'], "NOT_TEXT: "));
+    cases
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bad_input_is_answered_with_its_reason_and_the_queue_moves_on() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    let cases = refused();
+    for (number, body, _) in &cases {
+        world.publish(Some(&GOOD_ID.replace("3500017", number)), body).await;
+    }
+    world.publish(None, GOOD.as_bytes()).await;
+    world.publish(Some(&"x".repeat(100)), b"whose?").await;
+    world.publish_to(names::INGESTION, None, b"no envelope").await;
+    world.publish_to(names::CORE, None, b"{\"records\":7}").await;
+    world.publish(Some(GOOD_ID), GOOD.as_bytes()).await;
+    let other = GOOD.replacen("QAINS012", "QABRO010", 1);
+    let other_id = GOOD_ID.replacen("QAINS012", "QABRO010", 1);
+    world.publish(Some(&other_id), other.as_bytes()).await;
+
+    let answers = world.answers(cases.len() + 2).await;
+    assert_eq!(answers[GOOD_ID].status, "MATCHED");
+    assert_eq!(answers[&other_id].status, "MATCHED");
+    for (number, _, description) in &cases {
+        let answer = &answers[&GOOD_ID.replace("3500017", number)];
+        assert_eq!(answer.status, "NACK", "{answer:?}");
+        assert!(answer.description.starts_with(description), "{answer:?}, expected {description}");
+        assert_eq!(answer.destination, "QAINS012");
+    }
+    let quarantined = "select count(*) from trading.quarantine";
+    eventually("four in quarantine", async || (world.number(quarantined).await == 4).then_some(())).await;
+    assert_eq!(world.number("select count(*) from trading.quarantine where reason = ''").await, 0);
+    assert_eq!(world.in_flight().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_trade_with_the_same_id_and_date_is_refused_and_the_first_stands() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    world.publish(Some(GOOD_ID), GOOD.as_bytes()).await;
+    let stored = "select count(*) from trading.trades where quantity = 2";
+    eventually("the first is stored", async || (world.number(stored).await == 1).then_some(())).await;
+    // The same meaning in another writing is a repeat; another meaning is a conflict.
+    world.publish(Some(GOOD_ID), GOOD.replace("18.5", "18.50").as_bytes()).await;
+    world.publish(Some(GOOD_ID), GOOD.replace(r#""quantity":2"#, r#""quantity":3"#).as_bytes()).await;
+    let answers = world.answers(1).await;
+    assert!(answers[GOOD_ID].description.starts_with("CONFLICT: "), "{answers:?}");
+    eventually("all decided", async || (world.in_flight().await == 0).then_some(())).await;
+    assert_eq!(world.number("select count(*) from trading.trades").await, 1);
+    assert_eq!(world.number("select count(*) from trading.conflicts").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_may_return_on_another_business_date() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    for day in ["2026-02-09", "2026-02-10"] {
+        let one = GOOD.replace("2026-02-09", day);
+        world.publish(Some(GOOD_ID), one.as_bytes()).await;
+    }
+    let open = "select count(*) from trading.trades where status = 'UNMATCHED'";
+    eventually("two trades are open", async || (world.number(open).await == 2).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_can_write_without_the_guard_or_outside_of_its_stage() {
+    let world = World::open().await;
+    let name: String = world.sql.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let inbound = region_lease::connect(&support::database_options(&name, "trading_inbound")).await.unwrap();
+    let insert = "insert into trading.pending (record) values (gen_random_uuid())";
+    let refused = inbound.execute(insert, &[]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "TR006");
+    let foreign = inbound.execute("update trading.outbox set sent_at = null", &[]).await.unwrap_err();
+    assert_eq!(foreign.code().unwrap().code(), "42501");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrating_again_changes_nothing_and_a_standby_confirms_that_all_has_arrived() {
+    let world = World::start().await;
+    let name: String = world.sql.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    let options = support::database_options(&name, "postgres");
+    let again = trading::migrate::database(&options, Instant::now() + support::PATIENCE).await.unwrap();
+    assert_eq!(again, Vec::<String>::new());
+    let standby = support::standby().await;
+    let options = ConnectOptions::new(standby.host(), standby.port(), name.as_str(), "postgres");
+    let verified = trading::migrate::database(&options, Instant::now() + support::PATIENCE).await.unwrap();
+    assert_eq!(verified, ["standby: all 1 migrations have arrived"]);
+}

@@ -1,0 +1,151 @@
+//! The pipeline on real servers, judged from outside by the customer's own books.
+
+mod support;
+
+use std::time::Duration;
+
+use jiff::civil::date;
+use support::{World, eventually};
+use tokio_util::sync::CancellationToken;
+use trading::generate::{self, Plan, Scenario, SharedLedger, Verdict};
+use trading::run::StageName;
+
+/// Runs the customer; `seconds` of messages at `rate`, a share of them bad.
+async fn customer(world: &World, rate: f64, seconds: u64, bad_share: f64) -> Verdict {
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let plan = Plan {
+        rate,
+        duration: Duration::from_secs(seconds),
+        wait: support::PATIENCE,
+        scenario: Scenario::new(seed, bad_share, date(2026, 2, 9)),
+    };
+    let (submit, answers) = (world.target("submit"), world.target("answers"));
+    generate::run(plan, submit, answers, SharedLedger::default(), CancellationToken::new()).await
+}
+
+fn assert_good(verdict: &Verdict) {
+    assert!(verdict.good() && verdict.unconfirmed == 0, "{verdict:#?}");
+    assert_eq!((verdict.answered, verdict.unknown), (verdict.sent, 0), "{verdict:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_trade_is_answered_once_and_nothing_is_left_behind() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    let verdict = customer(&world, 300.0, 5, 0.1).await;
+    assert_good(&verdict);
+    for status in ["MATCHED", "MISMATCHED", "NACK"] {
+        assert!(verdict.statuses.get(status).is_some_and(|count| *count > 50), "{verdict:#?}");
+    }
+    assert_eq!(verdict.epochs, [1]);
+    assert_eq!(world.number("select count(*) from trading.trades where status = 'UNMATCHED'").await, 0);
+    assert_eq!(world.in_flight().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killing_any_stage_in_the_middle_of_its_work_loses_and_doubles_nothing() {
+    let world = World::open().await;
+    let kills = async {
+        for round in 0..4 {
+            for stage in [StageName::Inbound, StageName::Ingestion, StageName::Core] {
+                let process = world.stage(stage).await;
+                let rows = "select count(*) from trading.inbound_raw";
+                let before = world.number(rows).await;
+                // Only one stage lives at a time here, so the others are started beside it for a moment.
+                let others = world.pipeline().await;
+                eventually("messages move on", async || {
+                    (world.number(rows).await > before + 20 * (round + 1)).then_some(())
+                })
+                .await;
+                process.kill();
+                others.into_iter().for_each(support::Process::kill);
+            }
+        }
+        world.pipeline().await
+    };
+    let (verdict, _pipeline) = tokio::join!(customer(&world, 100.0, 15, 0.05), kills);
+    assert_good(&verdict);
+    assert_eq!(world.in_flight().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_in_the_middle_closes_the_gate_and_the_next_epoch_finishes_the_work() {
+    let world = World::open().await;
+    let pipeline = world.pipeline().await;
+    let switch = async {
+        let rows = "select count(*) from trading.inbound_raw";
+        eventually("messages flow", async || (world.number(rows).await > 100).then_some(())).await;
+        let epoch = world.fence().await;
+        for process in &pipeline {
+            eventually("the gate closes", async || {
+                let (_, status) = support::http(process.http, "GET", "/status", "", "").await;
+                status.contains("\"gate\":\"closed\"").then_some(())
+            })
+            .await;
+        }
+        let stored = world.number(rows).await;
+        // The customer goes on sending, and nothing of it is taken.
+        let before = world.number("select count(*) from trading.outbox").await;
+        world.grant(epoch, epoch + 2).await;
+        assert_eq!(world.number(rows).await, stored);
+        eventually("the next epoch answers", async || {
+            (world.number("select count(*) from trading.outbox").await > before + 100).then_some(())
+        })
+        .await;
+        let (status, answer) = world.hook(&pipeline[2], "after-grant", epoch + 2).await;
+        assert_eq!(status, 200, "{answer}");
+        let (status, answer) = world.hook(&pipeline[2], "probe", epoch + 2).await;
+        assert_eq!((status, &answer["did"]["epoch"]), (200, &serde_json::json!(epoch + 2)), "{answer}");
+        let (status, _) = world.hook(&pipeline[2], "no-such-hook", epoch + 2).await;
+        assert_eq!(status, 404);
+    };
+    let (verdict, ()) = tokio::join!(customer(&world, 200.0, 8, 0.05), switch);
+    assert_good(&verdict);
+    assert_eq!(verdict.epochs, [1, 3]);
+    assert_eq!(world.in_flight().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_at_once_on_two_instances_always_meet() {
+    let world = World::open().await;
+    let mut pipeline = world.pipeline().await;
+    pipeline.extend(world.pipeline().await);
+    let verdict = customer(&world, 600.0, 4, 0.0).await;
+    assert_good(&verdict);
+    assert_eq!(world.number("select count(*) from trading.trades where status = 'UNMATCHED'").await, 0);
+    let alone = "select count(*) from trading.trades one where not exists (select from trading.trades other \
+         where other.id = one.counterpart and other.trade_date = one.trade_date \
+           and other.counterpart = one.id and other.status = one.status)";
+    assert_eq!(world.number(alone).await, 0, "pairs point at each other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_lost_between_stages_is_replayed_after_a_grant() {
+    let world = World::open().await;
+    let inbound = world.stage(StageName::Inbound).await;
+    let mut scenario = Scenario::new(5, 0.0, date(2026, 2, 9));
+    let mut messages: Vec<_> = (0..9).map(|_| scenario.next_message()).collect();
+    messages.extend(scenario.close());
+    for message in &messages {
+        world.publish(Some(&message.id), message.body.as_bytes()).await;
+    }
+    let stored = i64::try_from(messages.len()).unwrap();
+    eventually("all stored", async || (world.in_flight().await == stored).then_some(())).await;
+    inbound.kill();
+    // The broker of a lost region: everything between the stages is gone.
+    let broker = services_common::amqp::Broker::new(world.target("purge").broker);
+    let channel = broker.channel().await.unwrap();
+    let purged = channel
+        .queue_purge(trading::names::INGESTION.into(), lapin::options::QueuePurgeOptions::default())
+        .await
+        .unwrap();
+    assert!(purged > 0);
+    let _ingestion = world.stage(StageName::Ingestion).await;
+    let core = world.stage(StageName::Core).await;
+    let (status, answer) = world.hook(&core, "after-grant", 1).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["did"]["replayed"]["to_ingestion"], stored, "{answer}");
+    assert_eq!(world.in_flight().await, 0);
+    assert_eq!(world.answers(messages.len()).await.len(), messages.len());
+}

@@ -1,0 +1,310 @@
+//! A pipeline on throw-away servers: one PostgreSQL and one RabbitMQ for the whole test program, a database and a
+//! virtual host for each test.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use lab::temporary::{Postgres, RabbitMq};
+use lapin::BasicProperties;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::FieldTable;
+use region_lease::{ConnectOptions, Fence, Guard, NewGrant, Opened};
+use services_common::amqp::{Broker, BrokerConfig};
+use services_common::postgres::Database;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use trading::generate::Target;
+use trading::message::Response;
+use trading::names;
+use trading::run::{Deps, StageName, run};
+use uuid::Uuid;
+
+pub const APP: &str = "trade-matching";
+pub const REGION: &str = "us-east-1";
+/// Everything that is waited for happens within this time, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+static SERVERS: OnceCell<(Postgres, RabbitMq)> = OnceCell::const_new();
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// Waits until `condition` gives a value.
+pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A stage in a runtime of its own, so that it can be killed as a process would be.
+pub struct Process {
+    runtime: Option<tokio::runtime::Runtime>,
+    shutdown: CancellationToken,
+    pub http: SocketAddr,
+}
+
+impl Process {
+    /// Ends it without any good-bye.
+    pub fn kill(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub struct World {
+    name: String,
+    keeper: CancellationToken,
+    /// A superuser's connection.
+    pub sql: Client,
+}
+
+impl World {
+    /// Servers with everything migrated and declared, and a lease that nobody holds.
+    pub async fn start() -> Self {
+        services_common::telemetry::start("warn,trading=info,services_common=info");
+        let (postgres, _) = SERVERS
+            .get_or_init(|| async { (Postgres::start().await.unwrap(), RabbitMq::start().await.unwrap()) })
+            .await;
+        let name = format!("world_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let admin = region_lease::connect(&ConnectOptions::new(
+            postgres.host(),
+            postgres.port(),
+            "postgres",
+            "postgres",
+        ))
+        .await
+        .unwrap();
+        admin.batch_execute(&format!("create database {name}")).await.unwrap();
+        management("PUT", &format!("/api/vhosts/{name}"), "").await;
+        let options = database_options(&name, "postgres");
+        trading::migrate::database(&options, Instant::now() + PATIENCE).await.unwrap();
+        let broker = Broker::new(broker_config(&name, "migrator"));
+        trading::migrate::declare(&broker).await.unwrap();
+        broker.close().await;
+        let sql = region_lease::connect(&options).await.unwrap();
+        Self { name, keeper: CancellationToken::new(), sql }
+    }
+
+    /// The same, with the lease granted to this region, renewed, and open.
+    pub async fn open() -> Self {
+        let world = Self::start().await;
+        world.grant(0, 1).await;
+        world
+    }
+
+    /// Grants an epoch to this region, keeps it renewed and opens it fully.
+    pub async fn grant(&self, from_epoch: u64, epoch: u64) {
+        let (grant_id, run) = (Uuid::new_v4(), Uuid::new_v4());
+        let new = NewGrant { app: APP, from_epoch, epoch, grant_id, region: REGION, run };
+        region_lease::grant(&self.sql, new).await.unwrap();
+        let guard = Guard::new(APP, REGION, epoch, grant_id);
+        let options = database_options(&self.name, "postgres");
+        let client = region_lease::connect(&options).await.unwrap();
+        let observed = region_lease::clock(&client).await.unwrap();
+        region_lease::renew(&client, &guard, observed).await.unwrap();
+        let stop = self.keeper.clone();
+        tokio::spawn(async move {
+            // Ends by itself once the grant is fenced.
+            while let Ok(observed) = region_lease::clock(&client).await {
+                if stop.is_cancelled() || region_lease::renew(&client, &guard, observed).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        });
+        region_lease::open(&self.sql, APP, epoch, grant_id, Opened::Core).await.unwrap();
+        region_lease::open(&self.sql, APP, epoch, grant_id, Opened::Intake).await.unwrap();
+    }
+
+    /// Ends the present grant, as a planned switch does.
+    pub async fn fence(&self) -> u64 {
+        let row = region_lease::read_lease(&self.sql, APP).await.unwrap().row.unwrap();
+        let fence = Fence {
+            app: APP,
+            epoch: row.epoch,
+            grant_id: row.grant_id.unwrap(),
+            run: Uuid::new_v4(),
+            to_region: "us-west-2",
+        };
+        region_lease::fence(&self.sql, fence).await.unwrap();
+        row.epoch
+    }
+
+    /// Starts a stage of this region, with the role that it has in production.
+    pub async fn stage(&self, stage: StageName) -> Process {
+        let role = match stage {
+            StageName::Inbound => "trading_inbound",
+            StageName::Ingestion => "trading_ingestion",
+            StageName::Core => "trading_core",
+        };
+        let deps = Deps {
+            app: APP.into(),
+            region: REGION.into(),
+            database: Database::new(&database_options(&self.name, role).writer(), 6).unwrap(),
+            broker: broker_config(&self.name, role),
+            broker_user: "guest".into(),
+            probe_user: "guest".into(),
+        };
+        let shutdown = CancellationToken::new();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let http = listener.local_addr().unwrap();
+        let stop = shutdown.clone();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            run(stage, deps, listener, stop).await.unwrap();
+        });
+        Process { runtime: Some(runtime), shutdown, http }
+    }
+
+    /// One process of each stage.
+    pub async fn pipeline(&self) -> Vec<Process> {
+        let mut processes = Vec::new();
+        for stage in [StageName::Inbound, StageName::Ingestion, StageName::Core] {
+            processes.push(self.stage(stage).await);
+        }
+        processes
+    }
+
+    /// The broker as the customer reaches it.
+    pub fn target(&self, name: &str) -> Target {
+        Target { broker: broker_config(&self.name, name), dns: None }
+    }
+
+    /// The number that the operator's drain check reads, with the operator's role.
+    pub async fn in_flight(&self) -> i64 {
+        let client = region_lease::connect(&database_options(&self.name, "region_operator")).await.unwrap();
+        client.query_one("select in_flight from trading.in_flight", &[]).await.unwrap().get(0)
+    }
+
+    /// A count or any other single number.
+    pub async fn number(&self, query: &str) -> i64 {
+        self.sql.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// Publishes as a customer who writes each message by hand, confirmed.
+    pub async fn publish(&self, correlation_id: Option<&str>, body: &[u8]) {
+        self.publish_to(names::IN, correlation_id, body).await;
+    }
+
+    pub async fn publish_to(&self, exchange: &str, correlation_id: Option<&str>, body: &[u8]) {
+        let connection = broker_config(&self.name, "by hand").connect().await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let mut properties = BasicProperties::default();
+        if let Some(id) = correlation_id {
+            properties = properties.with_correlation_id(id.into());
+        }
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let confirmed = channel
+            .basic_publish(exchange.into(), "".into(), options, body, properties)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+        assert!(matches!(confirmed, lapin::Confirmation::Ack(None)), "{confirmed:?}");
+        connection.close(200, "".into()).await.unwrap();
+    }
+
+    /// Reads answers until there are `count` different ids.
+    pub async fn answers(&self, count: usize) -> HashMap<String, Response> {
+        let connection = broker_config(&self.name, "answers").connect().await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let options = BasicConsumeOptions::default();
+        let mut consumer = channel
+            .basic_consume(names::OUT.into(), "".into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        let mut answers = HashMap::new();
+        while answers.len() < count {
+            let next = tokio::time::timeout(PATIENCE, consumer.next()).await;
+            let delivery = next.unwrap_or_else(|_| panic!("only {answers:?}")).unwrap().unwrap();
+            let response: Response = serde_json::from_slice(&delivery.data).unwrap();
+            answers.insert(response.id.clone(), response);
+            delivery.ack(BasicAckOptions::default()).await.unwrap();
+        }
+        answers
+    }
+
+    /// Calls a hook; gives the status code and the answer.
+    pub async fn hook(&self, core: &Process, name: &str, epoch: u64) -> (u16, serde_json::Value) {
+        let call =
+            serde_json::json!({ "run": "run-1", "epoch": epoch, "app": APP, "region": REGION }).to_string();
+        let (status, body) = http(core.http, "POST", &format!("/hooks/{name}"), "", &call).await;
+        (status, serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.keeper.cancel();
+    }
+}
+
+fn servers() -> &'static (Postgres, RabbitMq) {
+    SERVERS.get().expect("started by the first world")
+}
+
+pub fn database_options(database: &str, user: &str) -> ConnectOptions {
+    let (postgres, _) = servers();
+    ConnectOptions::new(postgres.host(), postgres.port(), database, user)
+}
+
+pub fn broker_config(vhost: &str, name: &str) -> BrokerConfig {
+    let (_, broker) = servers();
+    let url = format!("amqp://127.0.0.1:{}/{vhost}", broker.amqp_port());
+    BrokerConfig::new(&url, "guest", "guest", None, name).unwrap()
+}
+
+/// A standby of the test program's PostgreSQL.
+pub async fn standby() -> Postgres {
+    Postgres::standby(&servers().0).await.unwrap()
+}
+
+async fn management(method: &str, path: &str, body: &str) {
+    let (_, broker) = servers();
+    let address: SocketAddr = broker.management_url().trim_start_matches("http://").parse().unwrap();
+    // guest:guest
+    let (status, answer) =
+        http(address, method, path, "authorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n", body).await;
+    assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+}
+
+/// One HTTP request by hand: enough for local servers, and one dependency less.
+pub async fn http(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    (status, body)
+}
