@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     config: PathBuf,
     /// What is logged, in the syntax of `tracing`.
-    #[arg(long, default_value = "info")]
+    #[arg(long, default_value = "info,hickory_server=warn")]
     log: String,
 }
 

@@ -1,15 +1,12 @@
 //! Runs programs to their end, each within a bound.
 
 use std::io::{Read, Write as _};
-use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-
 use crate::error::{Error, Result};
+use crate::process::{family, kill_all};
 use crate::wait::{Look, until};
 
 /// How much of a failed program's output an error carries.
@@ -18,7 +15,7 @@ const KEPT_OUTPUT: usize = 4000;
 /// Runs a command and gives what it wrote to standard output.
 ///
 /// # Errors
-/// When it cannot start, fails, or does not end within `bound` (it is then killed with its group).
+/// When it cannot start, fails, or does not end within `bound` (it is then killed with its children).
 pub(crate) fn run(command: &mut Command, bound: Duration) -> Result<String> {
     run_with_input(command, b"", bound)
 }
@@ -26,7 +23,7 @@ pub(crate) fn run(command: &mut Command, bound: Duration) -> Result<String> {
 /// Like [`run`], with something on standard input.
 pub(crate) fn run_with_input(command: &mut Command, input: &[u8], bound: Duration) -> Result<String> {
     let line = line(command);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| Error::Start { command: line.clone(), source })?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
@@ -49,14 +46,12 @@ pub(crate) fn succeeds(command: &mut Command, bound: Duration) -> bool {
 }
 
 fn end_within(child: &mut Child, line: &str, bound: Duration) -> Result<ExitStatus> {
-    let group = Pid::from_raw(child.id().cast_signed());
     let ended = until(&format!("the end of `{line}`"), bound, || {
         let status = child.try_wait().map_err(|source| Error::Start { command: line.to_owned(), source })?;
         Ok(status.map_or_else(|| Look::NotYet("it still runs".into()), Look::Ready))
     });
     if ended.is_err() {
-        // The group is ours: it was made for this child.
-        let _ = killpg(group, Signal::SIGKILL);
+        kill_all(&family(child.id().cast_signed()));
         let _ = child.wait();
     }
     ended

@@ -27,7 +27,7 @@ const CALL: Duration = Duration::from_secs(60);
 
 /// Makes the archives of all images whose programs are built, and gives those files.
 ///
-/// A product image is skipped while its first program is not built; it is made anew only when a program changed.
+/// A product image is skipped while none of its programs is built; it is made anew only when one of them changed.
 ///
 /// # Errors
 /// When a program's libraries cannot be found or an archive cannot be written.

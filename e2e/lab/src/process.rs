@@ -253,7 +253,7 @@ fn parse_stat(stat: &str) -> Option<u64> {
 }
 
 /// A process, its children, and theirs.
-fn family(ancestor: i32) -> Vec<i32> {
+pub(crate) fn family(ancestor: i32) -> Vec<i32> {
     let parents: Vec<(i32, i32)> =
         all_pids().into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut family = vec![ancestor];

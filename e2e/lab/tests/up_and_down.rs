@@ -1,6 +1,7 @@
 //! A whole lab of its own name and index, so that it can run beside others. Needs root, and `xtask` built.
 
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use lab::database::{DATABASE, Database, SwitchContext};
@@ -38,6 +39,11 @@ fn a_lab_comes_up_whole_survives_faults_moves_its_database_and_leaves_nothing() 
         a_killed_process_is_seen_and_restored(&lab);
         a_cut_link_loses_packets_until_it_is_mended(&lab);
         the_database_moves_and_returns(&lab, &facts);
+        a_pod_runs(&facts);
+        a_dead_region_returns_with_its_pods(&lab, &facts);
+        an_up_after_a_lab_that_was_broken_off_starts_anew(&options, &facts);
+        // What pods leave (mounts, cgroups, namespaces) is what `down` has most to do with.
+        a_pod_runs(&facts);
     }
     assert_eq!(lab::left(&lab).unwrap(), Vec::<String>::new(), "down left something");
 }
@@ -103,6 +109,47 @@ fn the_database_moves_and_returns(lab: &Lab, facts: &Facts) {
         Ok(if rows == "3" { Look::Ready(()) } else { Look::NotYet(rows) })
     })
     .unwrap();
+}
+
+fn kubectl(facts: &Facts, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(&facts.programs["kubectl"]);
+    command.arg("--kubeconfig").arg(&facts.kubeconfig).args([
+        "--context",
+        "us-west-2",
+        "--namespace",
+        "trading",
+    ]);
+    let output = command.args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn a_pod_runs(facts: &Facts) {
+    kubectl(facts, &["run", "pause", "--image=localhost/pause:1", "--image-pull-policy=IfNotPresent"])
+        .unwrap();
+    kubectl(facts, &["wait", "pod/pause", "--for=condition=Ready", "--timeout=30s"]).unwrap();
+}
+
+fn a_dead_region_returns_with_its_pods(lab: &Lab, facts: &Facts) {
+    let place = Place::Region(Region::UsWest2);
+    let restarts = ["get", "pod", "pause", "--output=jsonpath={.status.containerStatuses[0].restartCount}"];
+    assert_eq!(kubectl(facts, &restarts).unwrap(), "0");
+    fault::kill_place(lab, place).unwrap();
+    assert!(lab::status(lab).unwrap().iter().all(|one| one.alive == (one.place != place)));
+    fault::restore_place(lab, place).unwrap();
+    until("the pod to run again", SEEN, || {
+        let answer = kubectl(facts, &restarts);
+        Ok(if answer == Ok("1".into()) { Look::Ready(()) } else { Look::NotYet(format!("{answer:?}")) })
+    })
+    .unwrap();
+}
+
+fn an_up_after_a_lab_that_was_broken_off_starts_anew(options: &Options, facts: &Facts) {
+    // `lab.json` is written last: without it, `up` was broken off.
+    std::fs::remove_file(facts.lab().facts_file()).unwrap();
+    let anew = lab::up(options).unwrap();
+    assert_ne!(anew.credentials, facts.credentials);
+    all_processes_live(&facts.lab());
 }
 
 fn switch(from: &Database<'_>, to: &Database<'_>) {
