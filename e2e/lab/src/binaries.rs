@@ -146,3 +146,16 @@ pub(crate) fn copy_program(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map_err(Error::file("copy", from))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755)).map_err(Error::file("set mode of", to))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_that_kubernetes_tells_is_the_one_that_is_built() {
+        let module = fs::read_to_string(tools().join("kubernetes/go.mod")).unwrap();
+        let version = module.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes ")).unwrap();
+        let version = version.split_whitespace().next().unwrap();
+        assert!(KUBERNETES_VERSION.contains(&format!("gitVersion={version} ")), "go.mod has {version}");
+    }
+}

@@ -14,7 +14,7 @@ use crate::command::run;
 use crate::error::{Error, Result};
 
 /// The image that holds the namespaces of each pod.
-pub const PAUSE: &str = "localhost/pause:1";
+pub(crate) const PAUSE: &str = "localhost/pause:1";
 
 /// The product's images: name, programs of the build folder, and the program that runs by default.
 const PRODUCT: [(&str, &[&str]); 2] = [

@@ -27,25 +27,25 @@ const VANISHING: Duration = Duration::from_secs(10);
 
 /// A program of the lab and how to start it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Program {
+pub(crate) struct Program {
     /// Unique in its place, for instance `etcd`.
-    pub name: String,
+    pub(crate) name: String,
     /// Where it belongs.
-    pub place: Place,
+    pub(crate) place: Place,
     /// Position in the order of starting.
-    pub order: u8,
+    pub(crate) order: u8,
     /// Program and arguments, wrappers that replace themselves included.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// Its whole environment.
-    pub environment: BTreeMap<String, String>,
+    pub(crate) environment: BTreeMap<String, String>,
     /// Signal that makes it end cleanly.
-    pub stop_signal: StopSignal,
+    pub(crate) stop_signal: StopSignal,
 }
 
 /// The signal that asks a program to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum StopSignal {
+pub(crate) enum StopSignal {
     /// SIGTERM.
     Terminate,
     /// SIGINT; PostgreSQL's fast shutdown.
@@ -208,7 +208,7 @@ pub(crate) fn stop(lab: &Lab, place: impl Into<Place>, name: &str, bound: Durati
 ///
 /// # Errors
 /// When no such program was ever started, or it does not vanish.
-pub fn kill_hard(lab: &Lab, place: impl Into<Place>, name: &str) -> Result<()> {
+pub(crate) fn kill_hard(lab: &Lab, place: impl Into<Place>, name: &str) -> Result<()> {
     let record = find(lab, place.into(), name)?;
     if record.alive() {
         // PostgreSQL's children have groups of their own, so the whole family is listed before it is killed.
@@ -232,7 +232,7 @@ fn until_gone(record: &Record, bound: Duration) -> Result<()> {
 ///
 /// # Errors
 /// When no such program was ever started, or it cannot be started.
-pub fn restart(lab: &Lab, place: impl Into<Place>, name: &str) -> Result<()> {
+pub(crate) fn restart(lab: &Lab, place: impl Into<Place>, name: &str) -> Result<()> {
     start(lab, &find(lab, place.into(), name)?.program)
 }
 

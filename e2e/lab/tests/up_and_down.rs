@@ -1,4 +1,5 @@
 //! A whole lab of its own name and index, so that it can run beside others. Needs root, and `xtask` built.
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;

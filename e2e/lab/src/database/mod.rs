@@ -74,8 +74,11 @@ impl<'a> Database<'a> {
             .bind(&self.folder(), HOME)
     }
 
+    /// Runs a program of PostgreSQL. The password goes by the environment: command lines are for all to see, and
+    /// stand in error messages.
     fn tool(&self, name: &str, arguments: &[&str], bound: Duration) -> Result<String> {
-        run(&mut self.chroot().command(name, arguments), bound)
+        let mut command = self.chroot().command(name, arguments);
+        run(command.env("PGPASSWORD", self.credentials.database(REPLICATOR)?), bound)
     }
 
     /// Runs SQL as the superuser and gives unadorned rows, columns separated by `|`.
@@ -98,16 +101,15 @@ impl<'a> Database<'a> {
         Ok(answer.trim().to_owned())
     }
 
-    /// How one server reaches the other, for replication and for rewinding.
-    fn connection_to_peer(&self) -> Result<String> {
-        Ok(format!(
-            "host={} port={} user={REPLICATOR} password={} dbname=postgres sslmode=verify-full \
+    /// How one server reaches the other, for replication and for rewinding; without the password.
+    fn connection_to_peer(&self) -> String {
+        format!(
+            "host={} port={} user={REPLICATOR} dbname=postgres sslmode=verify-full \
              sslrootcert={HOME}/conf/ca.crt connect_timeout=5 application_name={}",
             self.lab.plan.address(self.region.peer()),
             port::DATABASE,
-            self.credentials.database(REPLICATOR)?,
             self.region.identifier(),
-        ))
+        )
     }
 
     fn program(&self) -> Program {
@@ -178,7 +180,7 @@ impl<'a> Database<'a> {
     fn copy_from_peer(&self) -> Result<()> {
         self.peer().ensure_slot_for(self.region)?;
         remove_folder(&self.data())?;
-        let connection = self.connection_to_peer()?;
+        let connection = self.connection_to_peer();
         let (data, slot) = (format!("--pgdata={HOME}/data"), format!("--slot={}", self.region.identifier()));
         let arguments = [
             data.as_str(),
@@ -259,14 +261,15 @@ wal_receiver_status_interval = '1s'
 wal_receiver_timeout = '5s'
 wal_sender_timeout = '5s'
 wal_retrieve_retry_interval = '500ms'
-primary_conninfo = '{connection}'
+primary_conninfo = '{connection} password={password}'
 primary_slot_name = '{slot}'
 log_line_prefix = '%m [%p] %u@%d '
 log_timezone = 'UTC'
 timezone = 'UTC'
 ",
         port = port::DATABASE,
-        connection = database.connection_to_peer()?,
+        connection = database.connection_to_peer(),
+        password = database.credentials.database(REPLICATOR)?,
         slot = database.region.identifier(),
     ))
 }

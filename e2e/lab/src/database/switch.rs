@@ -106,7 +106,7 @@ impl Database<'_> {
     /// Undoes what this server wrote after the histories parted; nothing when they did not.
     fn rewind(&self) -> Result<()> {
         let data = format!("--target-pgdata={HOME}/data");
-        let source = format!("--source-server={}", self.connection_to_peer()?);
+        let source = format!("--source-server={}", self.connection_to_peer());
         let configuration = format!("--config-file={HOME}/conf/postgresql.conf");
         self.tool("pg_rewind", &[&data, &source, &configuration], COPY).map(drop)
     }
