@@ -109,6 +109,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Keep
     });
     tracing::info!(%address, apps = config.apps.len(), "keeper started");
     tokio::select! {
+        // In this order: shutdown also ends the parts, and that is not a fault.
+        biased;
         () = shutdown.cancelled() => {}
         // Nothing ends before shutdown unless it is broken.
         _ = parts.join_next() => return Err(KeeperError::Ended),
