@@ -44,6 +44,10 @@ pub fn kill_place(lab: &Lab, place: Place) -> Result<()> {
             pids.extend(cgroup::pids(lab, region)?);
         }
         kill_all(&pids);
+        // A process leaves its namespaces a moment before it is gone.
+        let ending =
+            process::status(lab)?.into_iter().filter(|process| process.place == place && process.alive);
+        pids.extend(ending.map(|process| process.pid));
         Ok(if pids.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("{pids:?} run")) })
     })
 }

@@ -73,6 +73,10 @@ address = "{state}/containerd.sock"
 [ttrpc]
 address = "{state}/containerd.sock.ttrpc"
 
+# Its socket has one path for the whole machine, where two regions get in each other's way.
+[plugins.'io.containerd.nri.v1.nri']
+disable = true
+
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = "{PAUSE}"
 
