@@ -143,6 +143,18 @@ fn rights_name_every_group_resource_and_verb() {
 }
 
 #[test]
+fn the_operator_is_granted_what_it_says_it_needs_and_no_more() {
+    let needed =
+        rules::documented_rights(&fs::read_to_string(repository().join("operator/RBAC.md")).unwrap());
+    assert!(needed.len() >= 8, "{needed:?}");
+    every_render(|chart, set, objects| {
+        if chart.name == "trading-region-operator" {
+            assert_eq!(rules::granted_rights(objects), needed, "{set}");
+        }
+    });
+}
+
+#[test]
 fn deployments_of_the_application_leave_the_replica_count_to_the_operator() {
     let mut seen = 0;
     every_render(|chart, set, objects| {

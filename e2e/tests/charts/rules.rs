@@ -1,6 +1,11 @@
 //! Rules that every rendered object and every schema keeps. Each answers a list of faults in words.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
+
+/// Verbs by `group/resource`.
+pub(crate) type Rights = BTreeMap<String, BTreeSet<String>>;
 
 /// Kind and name, for messages.
 pub(crate) fn title(object: &Value) -> String {
@@ -113,6 +118,37 @@ pub(crate) fn rbac_faults(object: &Value) -> Vec<String> {
         }
     }
     faults
+}
+
+/// The rights in the table of `operator/RBAC.md`: scope, group, resource, verbs, purpose.
+pub(crate) fn documented_rights(page: &str) -> Rights {
+    let mut rights = Rights::new();
+    for line in page.lines() {
+        let cells: Vec<String> = line.split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        let [_, _, group, resource, verbs, _, _] = cells.as_slice() else { continue };
+        if group == "API group" || group.starts_with('-') {
+            continue;
+        }
+        let group = if group == "core" { "" } else { group };
+        let verbs = verbs.split(',').map(|verb| verb.trim().to_owned());
+        rights.entry(format!("{group}/{resource}")).or_default().extend(verbs);
+    }
+    rights
+}
+
+/// The rights that the rendered roles give.
+pub(crate) fn granted_rights(objects: &[Value]) -> Rights {
+    let texts =
+        |value: &Value| list(value).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let mut rights = Rights::new();
+    for rule in objects.iter().flat_map(|object| list(&object["rules"])) {
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                rights.entry(format!("{group}/{resource}")).or_default().extend(texts(&rule["verbs"]));
+            }
+        }
+    }
+    rights
 }
 
 /// Services, budgets and policies whose selector finds no rendered pod.
