@@ -1,3 +1,24 @@
-//! kubectl-region
+//! kubectl-region: see and switch the region of a trading application.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let options = match kubectl_region::Cli::try_parse() {
+        Ok(options) => options,
+        Err(wrong) => {
+            // Printing can only fail when nobody reads it.
+            let _ = wrong.print();
+            return kubectl_region::Exit::for_usage(&wrong).into();
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(kubectl_region::run(options)).into(),
+        Err(why) => {
+            eprintln!("kubectl region: no runtime: {why}");
+            kubectl_region::Exit::Failed.into()
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! kubectl-region: the commands, one view model behind all of their outputs, and exit codes that scripts can rely on.
+//!
+//! `cli` reads what was typed, `cluster` is the only part that talks to API servers, `view` makes the one structure
+//! that text and JSON show, `act` decides whether an act may start, `progress` follows a run until it ends.
+
+mod act;
+mod cli;
+mod clock;
+mod cluster;
+mod commands;
+mod exit;
+mod explain;
+mod progress;
+mod text;
+mod view;
+
+pub use act::{Goal, Refusal, Verdict, may_abort, may_switch, reached};
+pub use cli::{Cli, Command};
+pub use cluster::{Cluster, Copy, CopyError, read_both};
+pub use commands::run;
+pub use exit::Exit;
+pub use explain::{Entry, entries, explain};
+pub use progress::{Change, changes};
+pub use text::{COLUMNS, LINES, Style, history, plan, run_steps, status};
+pub use view::{PlanView, RegionView, RunView, View, build};

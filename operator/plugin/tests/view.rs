@@ -1,0 +1,218 @@
+//! Recorded states: what the view says of each, as text and as JSON, and how commands end in it.
+
+use std::path::{Path, PathBuf};
+
+use crds::TradingRegion;
+use jiff::Timestamp;
+use kubectl_region::{
+    COLUMNS, Copy, CopyError, Exit, LINES, Style, View, build, may_abort, may_switch, plan, status,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    now: Timestamp,
+    exit: Codes,
+    east: Side,
+    west: Side,
+}
+
+/// What commands end with in the state.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Codes {
+    status: u8,
+    switch: u8,
+    abort: u8,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Side {
+    #[serde(default)]
+    generation: i64,
+    wants: Option<String>,
+    status: Option<Value>,
+    unreachable: Option<String>,
+    not_understood: Option<String>,
+}
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
+}
+
+fn states() -> Vec<(String, State)> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder("states")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let read = |file: &PathBuf| {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(file).unwrap();
+        let state = serde_saphyr::from_str(&text).unwrap_or_else(|why| panic!("{name}: {why}"));
+        (name, state)
+    };
+    files.iter().map(read).collect()
+}
+
+fn example() -> Value {
+    serde_saphyr::from_str(include_str!("../../../crds/examples/trade-matching.yaml")).unwrap()
+}
+
+fn copy(context: &str, side: &Side) -> Copy {
+    let context = context.to_owned();
+    let failed = |object| Copy { context: context.clone(), region: None, object: Err(object) };
+    if let Some(why) = &side.unreachable {
+        return failed(CopyError::Unreachable { context: context.clone(), why: why.clone() });
+    }
+    if let Some(why) = &side.not_understood {
+        return failed(CopyError::Skew { context: context.clone(), why: why.clone() });
+    }
+    let mut object = example();
+    object["metadata"]["generation"] = json!(side.generation);
+    object["spec"]["activeRegion"] = json!(side.wants);
+    if let Some(status) = &side.status {
+        object["status"] = status.clone();
+    }
+    let object: TradingRegion = serde_json::from_value(object).unwrap();
+    Copy { region: Some(context.clone()), context: context.clone(), object: Ok(Box::new(object)) }
+}
+
+fn view(state: &State) -> View {
+    let copies = [copy("us-east-1", &state.east), copy("us-west-2", &state.west)];
+    build(&copies, None, state.now).expect("one copy is known")
+}
+
+/// Compares with the recorded file. A difference is written beside it as `.new`, to be looked at and renamed.
+fn same_as_recorded(file: &str, now: &str) -> Result<(), String> {
+    let path = folder("golden").join(file);
+    let new = path.with_file_name(format!("{file}.new"));
+    if std::fs::read_to_string(&path).is_ok_and(|recorded| recorded == now) {
+        // Left over from an earlier difference, if there was one.
+        let _ = std::fs::remove_file(&new);
+        return Ok(());
+    }
+    std::fs::write(&new, now).map_err(|why| why.to_string())?;
+    Err(format!("differs from what was recorded: compare {} with {}", shown(&path), shown(&new)))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn each_state_is_told_as_recorded() {
+    let mut wrong = Vec::new();
+    for (name, state) in states() {
+        let view = view(&state);
+        let json = serde_json::to_string_pretty(&view).unwrap() + "\n";
+        let mut text = status(&view, Style { colour: false });
+        if let Some(shown) = &view.plan {
+            text += &format!("\n--- plan ---\n{}", plan(&view, shown));
+        }
+        wrong.extend(same_as_recorded(&format!("{name}.txt"), &text).err());
+        wrong.extend(same_as_recorded(&format!("{name}.json"), &json).err());
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_status_fits_on_one_screen_in_every_state() {
+    for (name, state) in states() {
+        let text = status(&view(&state), Style { colour: false });
+        assert!(text.lines().count() <= LINES, "{name} has {} lines", text.lines().count());
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+        assert!(widest <= COLUMNS, "{name} is {widest} wide");
+    }
+}
+
+#[test]
+fn colours_change_no_word() {
+    for (name, state) in states() {
+        let view = view(&state);
+        let coloured = status(&view, Style { colour: true });
+        assert!(coloured.contains('\u{1b}'), "{name} has no colour");
+        let mut plain = String::new();
+        for part in coloured.split('\u{1b}') {
+            plain += if plain.is_empty() && !coloured.starts_with('\u{1b}') {
+                part
+            } else {
+                part.split_once('m').map_or(part, |(_, rest)| rest)
+            };
+        }
+        assert_eq!(plain, status(&view, Style { colour: false }), "{name}");
+    }
+}
+
+#[test]
+fn the_view_can_be_read_back_from_its_json() {
+    for (name, state) in states() {
+        let view = view(&state);
+        let read: View = serde_json::from_value(serde_json::to_value(&view).unwrap()).unwrap();
+        assert_eq!(read, view, "{name}");
+    }
+}
+
+#[test]
+fn each_command_ends_with_the_code_of_the_contract() {
+    for (name, state) in states() {
+        let view = view(&state);
+        let code = |refused: Option<Exit>| refused.unwrap_or(Exit::Ok).code();
+        assert_eq!(view.exit().code(), state.exit.status, "status in {name}");
+        let switch = may_switch(&view, "us-west-2", None).err().map(|refusal| refusal.exit);
+        assert_eq!(code(switch), state.exit.switch, "switch in {name}");
+        let abort = may_abort(&view).err().map(|refusal| refusal.exit);
+        assert_eq!(code(abort), state.exit.abort, "abort in {name}");
+    }
+}
+
+#[test]
+fn a_changed_plan_is_refused_and_the_one_that_was_seen_is_not() {
+    let (_, steady) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    let view = view(&steady);
+    assert!(may_switch(&view, "us-west-2", Some("3fd1c9a2")).is_ok());
+    let refusal = may_switch(&view, "us-west-2", Some("another")).unwrap_err();
+    assert_eq!(refusal.exit, Exit::Refused);
+    assert!(refusal.to_string().contains("kubectl region plan us-west-2"), "{refusal}");
+}
+
+#[test]
+fn a_region_that_does_not_exist_is_a_wrong_command() {
+    let (_, steady) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    assert_eq!(may_switch(&view(&steady), "eu-west-1", None).unwrap_err().exit, Exit::Usage);
+}
+
+#[test]
+fn an_abort_names_the_old_region_and_the_run() {
+    let (_, draining) = states().into_iter().find(|(name, _)| name == "draining").unwrap();
+    let (region, run) = may_abort(&view(&draining)).unwrap();
+    assert_eq!(
+        (region.as_str(), run.as_deref()),
+        ("us-east-1", Some("0192f0c1-0000-7000-8000-000000000001"))
+    );
+}
+
+#[test]
+fn what_is_too_old_is_shown_as_unknown() {
+    let (_, mut state) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    state.now = "2026-11-22T15:02:00Z".parse().unwrap();
+    let view = view(&state);
+    let text = status(&view, Style { colour: false });
+    assert!(!text.contains("120ms") && !text.contains("18s"), "{text}");
+    assert!(text.contains("unknown"), "{text}");
+}
+
+#[test]
+fn nothing_known_at_all_is_an_error_with_its_reason() {
+    let lost = Side {
+        generation: 0,
+        wants: None,
+        status: None,
+        unreachable: Some("no answer within 2 s".into()),
+        not_understood: None,
+    };
+    let copies = [copy("us-east-1", &lost), copy("us-west-2", &lost)];
+    let why = build(&copies, None, Timestamp::UNIX_EPOCH).unwrap_err();
+    assert_eq!(why.to_string(), "context us-east-1: no answer within 2 s");
+}
