@@ -1,5 +1,11 @@
 //! Every SQL block of `docs/break-glass.md`, in the order of the page, on a real server.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure here is the failure of the test"
+)]
+
 use lab::temporary::Postgres;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 

@@ -1,6 +1,12 @@
 //! The charts, rendered by the pinned Helm: golden renders, refused values, and the rules that every rendered object
 //! keeps. `UPDATE_GOLDEN=1` rewrites the golden files instead of comparing.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure here is the failure of the test"
+)]
+
 #[path = "charts/golden.rs"]
 mod golden;
 #[path = "charts/helm.rs"]

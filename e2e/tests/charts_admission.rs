@@ -1,6 +1,12 @@
 //! Every golden render is accepted by the real API servers of the lab, as a dry run: nothing is made. Field names, types
 //! and values are judged strictly by the server itself.
 
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure here is the failure of the test"
+)]
+
 #[path = "charts/helm.rs"]
 #[expect(dead_code, reason = "shared with charts.rs, which renders; this test only reads the renders")]
 mod helm;

@@ -1,5 +1,7 @@
 //! The documents point to what exists: links between pages, and the files of the architecture's table.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the failure of the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -128,14 +128,14 @@ impl Helm {
         command.arg(chart.folder()).arg("--values").arg(&set.path);
         command.args(values.iter().flat_map(|value| ["--set", value]));
         command.args(set.comment("helm").unwrap_or_default().split_whitespace());
-        said(command.output().unwrap())
+        said(&command.output().unwrap())
     }
 
     /// Lints with these values; the error is what Helm said.
     pub(crate) fn lint(&self, chart: &Chart, set: &ValueSet) -> Result<String, String> {
         let mut command = self.command("lint");
         command.arg("--strict").arg(chart.folder()).arg("--values").arg(&set.path);
-        said(command.output().unwrap())
+        said(&command.output().unwrap())
     }
 
     /// What an install would tell people, asked without a cluster.
@@ -143,7 +143,7 @@ impl Helm {
         let mut command = self.command("install");
         command.args(["release-name", "--namespace", "release-namespace", "--dry-run=client"]);
         command.arg(chart.folder()).arg("--values").arg(&set.path);
-        let text = said(command.output().unwrap())?;
+        let text = said(&command.output().unwrap())?;
         let notes = text.split_once("\nNOTES:\n").map(|(_, notes)| notes.to_owned());
         notes.ok_or_else(|| format!("no notes in {text}"))
     }
@@ -155,8 +155,8 @@ impl Helm {
     }
 }
 
-fn said(output: Output) -> Result<String, String> {
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+fn said(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         Ok(text(&output.stdout))
     } else {
