@@ -141,9 +141,11 @@ async fn what_was_lost_between_stages_is_replayed_after_a_grant() {
         .await
         .unwrap();
     assert!(purged > 0);
+    let epoch = world.fence().await;
     let _ingestion = world.stage(StageName::Ingestion).await;
     let core = world.stage(StageName::Core).await;
-    let (status, answer) = world.hook(&core, "after-grant", 1).await;
+    world.grant_core(epoch, epoch + 2).await;
+    let (status, answer) = world.hook(&core, "after-grant", epoch + 2).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["did"]["replayed"]["to_ingestion"], stored, "{answer}");
     assert_eq!(world.in_flight().await, 0);

@@ -1,6 +1,7 @@
 //! What the customer prints: progress while it runs, the verdict at the end. Standard output carries the verdict
 //! alone, so that `-o json` can be piped.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,12 @@ pub(super) fn print(verdict: &Verdict, output: Output) {
     match output {
         Output::Json => println!("{}", json(verdict)),
         Output::Text => println!("{}", text(verdict)),
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&text(self))
     }
 }
 

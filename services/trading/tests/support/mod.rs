@@ -34,6 +34,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 static SERVERS: OnceCell<(Postgres, RabbitMq)> = OnceCell::const_new();
 static NEXT: AtomicU32 = AtomicU32::new(1);
+/// Roles belong to the whole server, so only one database is migrated at a time.
+static MIGRATING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Waits until `condition` gives a value.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
@@ -98,7 +100,9 @@ impl World {
         admin.batch_execute(&format!("create database {name}")).await.unwrap();
         management("PUT", &format!("/api/vhosts/{name}"), "").await;
         let options = database_options(&name, "postgres");
+        let migrating = MIGRATING.lock().await;
         trading::migrate::database(&options, Instant::now() + PATIENCE).await.unwrap();
+        drop(migrating);
         let broker = Broker::new(broker_config(&name, "migrator"));
         trading::migrate::declare(&broker).await.unwrap();
         broker.close().await;
@@ -115,6 +119,12 @@ impl World {
 
     /// Grants an epoch to this region, keeps it renewed and opens it fully.
     pub async fn grant(&self, from_epoch: u64, epoch: u64) {
+        let grant_id = self.grant_core(from_epoch, epoch).await;
+        region_lease::open(&self.sql, APP, epoch, grant_id, Opened::Intake).await.unwrap();
+    }
+
+    /// Grants an epoch to this region, keeps it renewed and opens it for core stages alone.
+    pub async fn grant_core(&self, from_epoch: u64, epoch: u64) -> Uuid {
         let (grant_id, run) = (Uuid::new_v4(), Uuid::new_v4());
         let new = NewGrant { app: APP, from_epoch, epoch, grant_id, region: REGION, run };
         region_lease::grant(&self.sql, new).await.unwrap();
@@ -134,7 +144,7 @@ impl World {
             }
         });
         region_lease::open(&self.sql, APP, epoch, grant_id, Opened::Core).await.unwrap();
-        region_lease::open(&self.sql, APP, epoch, grant_id, Opened::Intake).await.unwrap();
+        grant_id
     }
 
     /// Ends the present grant, as a planned switch does.
