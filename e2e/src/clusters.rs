@@ -55,7 +55,10 @@ impl Clusters {
     /// # Errors
     /// When the cluster does not answer or has no such object.
     pub async fn object(&self, region: Region) -> Result<TradingRegion> {
-        self.objects(region).get(APPLICATION).await.with_context(|| format!("reading {APPLICATION} in {region}"))
+        self.objects(region)
+            .get(APPLICATION)
+            .await
+            .with_context(|| format!("reading {APPLICATION} in {region}"))
     }
 
     /// The status of one copy.
@@ -101,7 +104,8 @@ impl Clusters {
 }
 
 async fn client(kubeconfig: &Path) -> Result<Client> {
-    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
+    let file =
+        Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
     let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     config.connect_timeout = Some(CALL);
     config.read_timeout = Some(CALL);

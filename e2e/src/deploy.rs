@@ -85,7 +85,9 @@ async fn helm_install(
     values: &Value,
 ) -> Result<()> {
     let file = facts.lab().folder().join(format!("values-{chart}-{region}.json"));
-    tokio::fs::write(&file, values.to_string()).await.with_context(|| format!("writing {}", file.display()))?;
+    tokio::fs::write(&file, values.to_string())
+        .await
+        .with_context(|| format!("writing {}", file.display()))?;
     let root = repository();
     let timeout = format!("{}s", stretched(INSTALL).as_secs());
     let output = Command::new(&facts.programs["helm"])
@@ -103,7 +105,10 @@ async fn helm_install(
         .await
         .context("running helm")?;
     if !output.status.success() {
-        bail!("helm could not install {chart} in {region}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "helm could not install {chart} in {region}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

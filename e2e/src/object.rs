@@ -129,9 +129,7 @@ fn routing(facts: &Facts) -> Value {
 }
 
 fn database(facts: &Facts) -> Value {
-    let cluster = |region: Region| {
-        json!({"arn": facts.aws.names.database_clusters[&region], "endpoint": facts.aws.rds_url})
-    };
+    let cluster = |region: Region| json!({"arn": facts.aws.names.database_clusters[&region], "endpoint": facts.aws.rds_url});
     let [first, second] = Region::ALL;
     json!({
         "auroraGlobal": {

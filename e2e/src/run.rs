@@ -27,11 +27,16 @@ pub async fn start(clusters: &Clusters, choices: &Choices) -> Result<()> {
 /// At the bound, with what both sides said last.
 pub async fn switch(clusters: &Clusters, choices: &Choices) -> Result<[RunReport; 2]> {
     clusters.apply(&trading_region(&clusters.facts, choices)?).await?;
-    until(&format!("{} to be active and both sides steady", choices.active), SWITCH, || {
-        steady(clusters, choices.active)
-    })
-    .await?;
-    parts(clusters, choices.active).await
+    switched(clusters, choices.active).await
+}
+
+/// Waits for the end of a run to that region that somebody asked for. Answers each side's part, the old side's first.
+///
+/// # Errors
+/// At the bound, with what both sides said last.
+pub async fn switched(clusters: &Clusters, to: Region) -> Result<[RunReport; 2]> {
+    until(&format!("{to} to be active and both sides steady"), SWITCH, || steady(clusters, to)).await?;
+    parts(clusters, to).await
 }
 
 /// Both sides' parts of the last run to that region, the old side's first.
@@ -69,8 +74,11 @@ pub fn sentence(status: &TradingRegionStatus) -> String {
     let mark = status.side.as_ref().and_then(|side| side.run.as_ref()).map(|run| run.mark);
     let mark = mark.map_or(String::new(), |mark: Mark| format!(" ({mark:?})"));
     let waits: Vec<&str> = status.waits.iter().map(|wait| wait.on.as_str()).collect();
-    let findings: Vec<String> =
-        status.findings.iter().map(|finding| format!("{}: {}", finding.code.text(), finding.message)).collect();
+    let findings: Vec<String> = status
+        .findings
+        .iter()
+        .map(|finding| format!("{}: {}", finding.code.text(), finding.message))
+        .collect();
     let reason = status.reason.as_deref().unwrap_or("no reason");
     format!("{phase}{mark}: {reason}; waits for {waits:?}; findings {findings:?}")
 }

@@ -23,7 +23,9 @@ pub fn text(parts: &[RunReport; 2]) -> String {
     );
     for (part, step) in steps {
         let side = if std::ptr::eq(part, old) { &new.from } else { &new.to };
-        let length = step.finished_at.map_or("open".to_owned(), |end| format!("{:.2} s", seconds(step.started_at, end)));
+        let length = step
+            .finished_at
+            .map_or("open".to_owned(), |end| format!("{:.2} s", seconds(step.started_at, end)));
         let offset = seconds(start, step.started_at);
         let _ = writeln!(text, "  +{offset:>6.2} s  {side:<10}  {:<16} {length:>8}", step.step.name());
     }

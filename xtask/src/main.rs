@@ -1,7 +1,9 @@
 //! The one way in to everything that is not the product itself: `cargo xtask COMMAND`.
 
 mod aws_simulator;
+mod demo;
 mod lab;
+mod test;
 
 use std::process::ExitCode;
 
@@ -17,6 +19,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Two regions from nothing, trades flowing, there and back, and the customer's verdict.
+    Demo(demo::Arguments),
+    /// Every test, end to end included.
+    Test(test::Arguments),
     /// Two regions on this machine: start, look at, break, end.
     Lab(lab::Arguments),
     /// Plays AWS; started by the lab.
@@ -26,6 +32,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::AwsSimulator(arguments) => aws_simulator::run(&arguments),
     };

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     only: Option<String>,
 }
 
-const LAB: &str = "tr";
+pub(crate) const LAB: &str = "tr";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
@@ -34,9 +34,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     })?;
     if arguments.only.is_none() {
         stage("formatting", || cargo(&["fmt", "--all", "--check"]))?;
-        stage("lints", || cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-        stage("tests of each crate", || cargo(&["test", "--workspace", "--exclude", "e2e"]))?;
-        stage("charts", || cargo(&["test", "--package", "e2e", "--test", "charts"]))?;
+        stage("lints", || {
+            cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        })?;
+        stage("programs and tests", build)?;
+        stage("tests of each part", || cargo(&["test", "--workspace"]))?;
     }
     if !arguments.no_lab {
         end_to_end(arguments)?;
@@ -46,12 +48,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn end_to_end(arguments: &Arguments) -> Result<()> {
-    stage("programs of the images", || cargo(&["build", "--workspace", "--bins"]))?;
+    stage("programs of the images", build)?;
     let options = Options::new(LAB, 0)?;
     stage("two regions", || Ok(lab::up(&options).map(|_| ())?))?;
     let lab = Lab::open(LAB)?;
     let filter: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
-    let mut args = vec!["test", "--package", "e2e", "--test", "regions", "--", "--test-threads", "1", "--nocapture"];
+    let mut args =
+        vec!["test", "--workspace", "--test", "regions", "--", "--test-threads", "1", "--nocapture"];
     args.extend(filter);
     let outcome = stage("end to end on two regions", || cargo(&args));
     if outcome.is_err() {
@@ -74,8 +77,17 @@ pub(crate) fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     eprintln!("== {name}");
     let start = Instant::now();
     let result = work().with_context(|| format!("stage “{name}” failed"));
-    eprintln!("== {name}: {} after {:.0} s", if result.is_ok() { "ok" } else { "FAILED" }, start.elapsed().as_secs_f64());
+    eprintln!(
+        "== {name}: {} after {:.0} s",
+        if result.is_ok() { "ok" } else { "FAILED" },
+        start.elapsed().as_secs_f64()
+    );
     result
+}
+
+/// Builds everything in one selection of packages and features: another selection compiles the dependencies anew.
+pub(crate) fn build() -> Result<()> {
+    cargo(&["build", "--workspace", "--all-targets"])
 }
 
 /// Runs cargo with its output shown.

@@ -1,0 +1,110 @@
+//! The customer of the tests: the generator of `services generate`, run here, outside of both clusters.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lab::Facts;
+use services_common::amqp::BrokerConfig;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use trading::generate::{self, Plan, Scenario, SharedLedger, Target};
+
+pub use trading::generate::Verdict;
+
+use crate::timeouts::NOTICE;
+use crate::wait::{Look, until};
+
+/// What the customer sends.
+#[derive(Clone, Debug)]
+pub struct CustomerOptions {
+    /// Messages a second.
+    pub rate: u32,
+    /// Share of malformed messages, 0 to 1.
+    pub bad_share: f64,
+    /// Seed of all random choices; random if absent. Printed.
+    pub seed: Option<u64>,
+}
+
+impl Default for CustomerOptions {
+    fn default() -> Self {
+        Self { rate: 100, bad_share: 0.02, seed: None }
+    }
+}
+
+/// A customer at work.
+pub struct Customer {
+    ledger: SharedLedger,
+    stop: CancellationToken,
+    task: JoinHandle<Verdict>,
+}
+
+/// Longer than any test; the customer is stopped by its token.
+const DURATION: Duration = Duration::from_secs(3_600);
+/// Bound of the wait for the last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(60);
+
+impl Customer {
+    /// Starts a customer that follows the application's DNS name.
+    ///
+    /// # Errors
+    /// When the lab's facts or the CA cannot be read.
+    pub fn start(facts: &Facts, options: &CustomerOptions) -> Result<Self> {
+        let seed = options.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+        eprintln!("   customer: seed {seed}, {} messages/s", options.rate);
+        let submit = target(facts, "customer-submit")?;
+        let answers = target(facts, "customer-answers")?;
+        let today = services_common::clock::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let plan = Plan {
+            rate: f64::from(options.rate),
+            duration: DURATION,
+            wait: LAST_ANSWERS,
+            scenario: Scenario::new(seed, options.bad_share, today),
+        };
+        let ledger = SharedLedger::default();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(generate::run(plan, submit, answers, ledger.clone(), stop.clone()));
+        Ok(Self { ledger, stop, task })
+    }
+
+    /// Messages that have an answer so far.
+    pub fn answers(&self) -> u64 {
+        self.ledger.lock().map(|ledger| ledger.answered_count()).unwrap_or_default()
+    }
+
+    /// Waits until that many messages have an answer.
+    ///
+    /// # Errors
+    /// At the bound.
+    pub async fn answered(&self, wanted: u64) -> Result<()> {
+        until(&format!("{wanted} answers to the customer"), NOTICE, async || {
+            let seen = self.answers();
+            Ok(if seen >= wanted { Look::Seen(()) } else { Look::NotYet(seen.to_string()) })
+        })
+        .await
+    }
+
+    /// Waits until that many more messages have an answer.
+    ///
+    /// # Errors
+    /// At the bound.
+    pub async fn answered_more(&self, more: u64) -> Result<()> {
+        self.answered(self.answers() + more).await
+    }
+
+    /// Sends each open side's counterpart, waits for what is due, and judges.
+    ///
+    /// # Errors
+    /// When the customer itself failed.
+    pub async fn finish(self) -> Result<Verdict> {
+        self.stop.cancel();
+        self.task.await.context("the customer failed")
+    }
+}
+
+fn target(facts: &Facts, user: &str) -> Result<Target> {
+    let url = format!("amqps://{}:5671", facts.aws.names.broker_name);
+    let password = facts.credentials.broker(user)?;
+    let name = format!("customer {user}");
+    let broker = BrokerConfig::new(&url, user, password, Some(&facts.ca_file), &name)?;
+    Ok(Target { broker, dns: Some(facts.aws.dns) })
+}

@@ -1,0 +1,61 @@
+//! The same cases that the types are tested with, on the real API servers: refused at apply, with the field's name.
+
+#[path = "../../../crds/tests/cases/mod.rs"]
+mod cases;
+
+use anyhow::{Result, bail};
+use crds::TradingRegion;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
+use kube::{Api, Resource as _};
+use lab::Region;
+use serde_json::Value;
+
+use crate::rig::Rig;
+
+/// Server-side dry run of one object. Answers why it was refused, if it was.
+async fn dry_run(api: &Api<DynamicObject>, name: &str, object: &Value) -> Result<Option<String>> {
+    let params = PatchParams { dry_run: true, ..PatchParams::apply("admission-test").force() };
+    match api.patch(name, &params, &Patch::Apply(object)).await {
+        Ok(_) => Ok(None),
+        Err(kube::Error::Api(status)) => Ok(Some(status.message.clone())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_accepts_and_refuses_what_the_types_do() -> Result<()> {
+    let rig = Rig::ready().await?;
+    let resource = ApiResource::erase::<TradingRegion>(&());
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(rig.clusters.client(Region::ALL[0]), "default", &resource);
+    let mut wrong = Vec::new();
+    let (mut accepted, mut refused) = (0, 0);
+    for (number, case) in cases::all().into_iter().enumerate() {
+        let name = format!("case-{number}");
+        let named = |mut object: Value| {
+            object["metadata"] = serde_json::json!({"name": name, "namespace": "default"});
+            object
+        };
+        if let Some(old) = case.old {
+            api.patch(&name, &PatchParams::apply("admission-test").force(), &Patch::Apply(named(old)))
+                .await?;
+        }
+        let answer = dry_run(&api, &name, &named(case.object)).await?;
+        match (&answer, &case.refused) {
+            (None, None) => accepted += 1,
+            (Some(message), Some(expected)) if message.contains(expected.as_str()) || !case.by_rule => {
+                refused += 1
+            }
+            _ => wrong
+                .push(format!("{}: expected {:?}, the API server said {answer:?}", case.name, case.refused)),
+        }
+        let _ = api.delete(&name, &Default::default()).await;
+    }
+    println!("{accepted} accepted, {refused} refused as expected on a real API server");
+    if !wrong.is_empty() || accepted == 0 || refused == 0 {
+        bail!("{} cases differ:\n{}", wrong.len(), wrong.join("\n"));
+    }
+    assert_eq!(TradingRegion::kind(&()), "TradingRegion");
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! End-to-end tests on the lab's two regions, which `cargo xtask test` brings up. One at a time: each ends with the
+//! application steady in one region, whichever, and the next one moves it from there.
+
+mod abort;
+mod admission;
+mod deletion;
+mod faults;
+mod hooks;
+mod intent;
+mod kills;
+mod plugin;
+mod rig;
+mod switch;
