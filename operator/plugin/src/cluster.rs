@@ -171,11 +171,9 @@ impl Cluster {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(CopyError::Changed { context }),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                Err(CopyError::Which { context, why: status.message.clone() })
+                Err(CopyError::Which { context, why: words(&status) })
             }
-            Ok(Err(kube::Error::Api(status))) => {
-                Err(CopyError::Refused { context, why: status.message.clone() })
-            }
+            Ok(Err(kube::Error::Api(status))) => Err(CopyError::Refused { context, why: words(&status) }),
             Ok(Err(why)) => Err(CopyError::Unreachable { context, why: why.to_string() }),
             Err(_) => Err(CopyError::Unreachable {
                 context,
@@ -183,6 +181,11 @@ impl Cluster {
             }),
         }
     }
+}
+
+/// What an API server said; a proxy in between may say nothing but a number.
+fn words(status: &kube::core::Status) -> String {
+    if status.message.is_empty() { format!("HTTP status {}", status.code) } else { status.message.clone() }
 }
 
 /// The change that an act makes.

@@ -1,0 +1,54 @@
+//! The program itself: what needs no cluster, and how it ends.
+
+use std::process::{Command, Output};
+
+fn run(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kubectl-region"))
+        .args(words)
+        .env("KUBECONFIG", "/nowhere/kubeconfig")
+        .output()
+        .expect("the program can be started")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn every_code_is_explained_without_a_cluster() {
+    for code in region_plan::Code::ALL {
+        let output = run(&["explain", code.text()]);
+        assert_eq!(output.status.code(), Some(0), "{code:?}");
+        let said = text(&output);
+        assert!(
+            said.starts_with(code.text()) && said.contains("cause: ") && said.contains("next:  "),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn exit_codes_without_a_cluster_are_those_of_the_contract() {
+    let cases: [(&[&str], i32); 8] = [
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["completion", "bash"], 0),
+        (&["explain", "TR-9999"], 2),
+        (&["switch"], 2),
+        (&["switch", "us-west-2"], 2),
+        (&["status", "--contexts", "a,b", "--context", "c"], 2),
+        (&["status"], 2),
+    ];
+    for (words, code) in cases {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn help_teaches_with_examples_and_names_the_exit_codes() {
+    let help = text(&run(&["--help"]));
+    for part in ["kubectl region plan us-west-2", "124 timeout", "Examples:"] {
+        assert!(help.contains(part), "{part} is not in {help}");
+    }
+}
