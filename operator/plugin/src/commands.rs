@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::CommandFactory;
 
 use crate::act::{Goal, Refusal, Verdict, may_abort, may_switch, reached};
+use crate::build::build;
 use crate::cli::{
     AbortArgs, Cli, Command, ExplainArgs, Global, HistoryArgs, Output, PlanArgs, StatusArgs, SwitchArgs,
 };
@@ -15,7 +16,7 @@ use crate::exit::Exit;
 use crate::explain;
 use crate::progress::changes;
 use crate::text::{self, Style};
-use crate::view::{View, build};
+use crate::view::View;
 
 /// Time between two looks at a run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

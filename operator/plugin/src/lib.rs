@@ -1,9 +1,10 @@
 //! kubectl-region: the commands, one view model behind all of their outputs, and exit codes that scripts can rely on.
 //!
-//! `cli` reads what was typed, `cluster` is the only part that talks to API servers, `view` makes the one structure
-//! that text and JSON show, `act` decides whether an act may start, `progress` follows a run until it ends.
+//! `cli` reads what was typed, `cluster` is the only part that talks to API servers, `build` makes the one
+//! structure, `view`, that text and JSON show, `act` decides whether an act may start, `progress` follows a run until it ends.
 
 mod act;
+mod build;
 mod cli;
 mod clock;
 mod cluster;
@@ -15,6 +16,7 @@ mod text;
 mod view;
 
 pub use act::{Goal, Refusal, Verdict, may_abort, may_switch, reached};
+pub use build::build;
 pub use cli::{Cli, Command};
 pub use cluster::{Cluster, Copy, CopyError, read_both};
 pub use commands::run;
@@ -22,4 +24,4 @@ pub use exit::Exit;
 pub use explain::{Entry, entries, explain};
 pub use progress::{Change, changes};
 pub use text::{COLUMNS, LINES, Style, history, plan, run_steps, status};
-pub use view::{PlanView, RegionView, RunView, View, build};
+pub use view::{PlanView, RegionView, RunView, View};
