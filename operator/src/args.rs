@@ -63,14 +63,19 @@ pub struct Args {
 
 fn region_and_url(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((region, url)) if !region.is_empty() && url.starts_with("http") => Ok((region.to_owned(), url.to_owned())),
+        Some((region, url)) if !region.is_empty() && url.starts_with("http") => {
+            Ok((region.to_owned(), url.to_owned()))
+        }
         _ => Err(format!("{text:?} is not of the form us-east-1=https://host:port")),
     }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(parsed).ok().filter(|d| !d.is_zero()).ok_or_else(|| format!("{text:?} must be above zero"))
+    Duration::try_from(parsed)
+        .ok()
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| format!("{text:?} must be above zero"))
 }
 
 #[cfg(test)]
@@ -84,7 +89,8 @@ mod tests {
 
     #[test]
     fn endpoints_of_several_regions_are_given_in_one_variable() {
-        let args = parse(&["--rds-endpoint", "us-east-1=https://10.0.0.1,us-west-2=https://10.0.0.1"]).unwrap();
+        let args =
+            parse(&["--rds-endpoint", "us-east-1=https://10.0.0.1,us-west-2=https://10.0.0.1"]).unwrap();
         assert_eq!(args.rds_endpoint.len(), 2);
         assert_eq!(args.rds_endpoint[1], ("us-west-2".to_owned(), "https://10.0.0.1".to_owned()));
     }
@@ -96,7 +102,10 @@ mod tests {
 
     #[test]
     fn durations_carry_their_unit_and_are_above_zero() {
-        assert_eq!(parse(&["--observe-deadline", "750ms"]).unwrap().observe_deadline, Duration::from_millis(750));
+        assert_eq!(
+            parse(&["--observe-deadline", "750ms"]).unwrap().observe_deadline,
+            Duration::from_millis(750)
+        );
         assert!(parse(&["--observe-deadline", "0s"]).is_err());
         assert!(parse(&["--observe-deadline", "15"]).is_err());
     }

@@ -100,8 +100,11 @@ impl Caller {
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
         Ok(Self { client })
     }
@@ -124,8 +127,10 @@ impl Caller {
 
     async fn exchange(&self, call: Call<'_>) -> Result<(StatusCode, Bytes), CallError> {
         let who = format!("{} {}", call.method, call.url);
-        let uri: Uri =
-            call.url.parse().map_err(|error| CallError::NotSent(format!("{:?} is no URL: {error}", call.url)))?;
+        let uri: Uri = call
+            .url
+            .parse()
+            .map_err(|error| CallError::NotSent(format!("{:?} is no URL: {error}", call.url)))?;
         let mut request = Request::builder().method(call.method).uri(uri);
         if let Some(auth) = call.auth {
             request = request.header(AUTHORIZATION, auth.0.clone());
@@ -141,7 +146,11 @@ impl Caller {
         }
     }
 
-    async fn answer(&self, request: Request<Full<Bytes>>, who: &str) -> Result<(StatusCode, Bytes), CallError> {
+    async fn answer(
+        &self,
+        request: Request<Full<Bytes>>,
+        who: &str,
+    ) -> Result<(StatusCode, Bytes), CallError> {
         let no_answer = |why: String| CallError::NoAnswer { who: who.to_owned(), why };
         let response = self.client.request(request).await.map_err(|error| no_answer(chain(&error)))?;
         let status = response.status();
@@ -177,7 +186,8 @@ fn tls_config(ca_pem: Option<&[u8]>) -> Result<rustls::ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let Some(pem) = ca_pem else {
-        let native = builder.with_native_roots().map_err(|error| format!("the public CAs cannot be read: {error}"))?;
+        let native =
+            builder.with_native_roots().map_err(|error| format!("the public CAs cannot be read: {error}"))?;
         return Ok(native.with_no_client_auth());
     };
     let mut roots = rustls::RootCertStore::empty();

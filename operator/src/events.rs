@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::sync::mpsc;
 
 use crate::error::chain;
@@ -47,7 +47,9 @@ impl Events {
             while let Some(Queued { event, about }) = waiting.recv().await {
                 match tokio::time::timeout(WRITE, recorder.publish(&event, &about)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(error = chain(&error), reason = event.reason, "event not written"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(error = chain(&error), reason = event.reason, "event not written")
+                    }
                     Err(_) => tracing::debug!(reason = event.reason, "event not written: no answer"),
                 }
             }

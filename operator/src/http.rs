@@ -57,7 +57,8 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(show_metrics))
         .with_state(Shared { health, metrics });
-    let server = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned()).into_future();
+    let server =
+        axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned()).into_future();
     tokio::select! {
         ended = server => ended,
         () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
@@ -68,7 +69,8 @@ async fn ready(State(shared): State<Shared>) -> Response {
     if shared.health.ready() {
         "ok".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the first listing of Deployments or autoscalers has not arrived").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "the first listing of Deployments or autoscalers has not arrived")
+            .into_response()
     }
 }
 

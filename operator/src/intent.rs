@@ -44,7 +44,9 @@ fn wanted(copy: &TradingRegion) -> Wanted {
         active: Region(copy.spec.active_region.clone()),
         mode: match transition.mode {
             TransitionMode::Planned => Mode::Planned,
-            TransitionMode::Failover => Mode::Failover { from_epoch: transition.from_epoch.unwrap_or(Epoch(0)) },
+            TransitionMode::Failover => {
+                Mode::Failover { from_epoch: transition.from_epoch.unwrap_or(Epoch(0)) }
+            }
         },
         generation: copy.metadata.generation.unwrap_or_default(),
         fingerprint: fingerprint(&copy.spec),

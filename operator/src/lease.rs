@@ -99,8 +99,12 @@ impl Election {
                     return;
                 }
                 Ok(Ok(false)) => {}
-                Ok(Err(error)) => tracing::warn!(error = chain(&error), "the leader Lease could not be read or taken"),
-                Err(late) => tracing::warn!(error = chain(&late), "the leader Lease could not be read or taken"),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = chain(&error), "the leader Lease could not be read or taken")
+                }
+                Err(late) => {
+                    tracing::warn!(error = chain(&late), "the leader Lease could not be read or taken")
+                }
             }
             tokio::time::sleep(self.timings.retry).await;
         }
@@ -163,7 +167,10 @@ impl Election {
             Ok::<_, kube::Error>(())
         };
         if let Ok(Err(error)) = within(self.timings.call, "the API server", give_back).await {
-            tracing::warn!(error = chain(&error), "the leader Lease could not be given back; the next leader waits it out");
+            tracing::warn!(
+                error = chain(&error),
+                "the leader Lease could not be given back; the next leader waits it out"
+            );
         }
     }
 
@@ -179,7 +186,8 @@ impl Election {
             spec["acquireTime"] = serde_json::json!(now);
             spec["leaseTransitions"] = serde_json::json!(transitions);
         }
-        let patch = serde_json::json!({"metadata": {"resourceVersion": read.resource_version()}, "spec": spec});
+        let patch =
+            serde_json::json!({"metadata": {"resourceVersion": read.resource_version()}, "spec": spec});
         self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
     }
 
@@ -212,7 +220,10 @@ fn taken(written: Result<(), kube::Error>) -> Result<bool, kube::Error> {
 ///
 /// # Errors
 /// [`LeadershipLost`]; the process should exit.
-pub async fn while_leading<T>(election: &Election, work: impl Future<Output = T>) -> Result<T, LeadershipLost> {
+pub async fn while_leading<T>(
+    election: &Election,
+    work: impl Future<Output = T>,
+) -> Result<T, LeadershipLost> {
     tokio::select! {
         biased;
         lost = election.keep() => Err(lost),

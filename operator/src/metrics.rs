@@ -218,7 +218,11 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("passes", "Passes over objects by result", self.passes.clone());
         r.register("pass_seconds", "Duration of a pass", self.pass_seconds.clone());
-        r.register("step_seconds", "From the first attempt of a step to its proof", self.step_seconds.clone());
+        r.register(
+            "step_seconds",
+            "From the first attempt of a step to its proof",
+            self.step_seconds.clone(),
+        );
         r.register("step_attempts", "Attempts of steps by result", self.attempts.clone());
         r.register("objects", "Objects by phase", self.objects.clone());
         r.register("findings", "Objects with a finding of that code", self.findings.clone());
@@ -227,10 +231,26 @@ impl Metrics {
             "Least time until a lease held in this region runs out; +Inf when none is held with a limit",
             self.lease_remaining.clone(),
         );
-        r.register("replication_lag_seconds", "Greatest lag of a standby database of this region", self.lag.clone());
-        r.register("unreachable_peers", "Objects whose copy in the other cluster cannot be read", self.unreachable_peers.clone());
-        r.register("arc_endpoint_up", "1 when the last call to the ARC endpoint succeeded", self.endpoint_up.clone());
-        r.register("arc_endpoint_seconds", "Duration of the last successful call to the endpoint", self.endpoint_seconds.clone());
+        r.register(
+            "replication_lag_seconds",
+            "Greatest lag of a standby database of this region",
+            self.lag.clone(),
+        );
+        r.register(
+            "unreachable_peers",
+            "Objects whose copy in the other cluster cannot be read",
+            self.unreachable_peers.clone(),
+        );
+        r.register(
+            "arc_endpoint_up",
+            "1 when the last call to the ARC endpoint succeeded",
+            self.endpoint_up.clone(),
+        );
+        r.register(
+            "arc_endpoint_seconds",
+            "Duration of the last successful call to the endpoint",
+            self.endpoint_seconds.clone(),
+        );
         r.register("leader", "1 when this replica leads", self.leader.clone());
     }
 
@@ -289,10 +309,14 @@ impl Metrics {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |holds: &dyn Fn(&Seen) -> bool| seen.values().filter(|s| holds(s)).count() as i64;
         for phase in PHASES {
-            self.objects.get_or_create(&ByPhase { phase: PhaseName(phase) }).set(count(&|s| s.phase == phase));
+            self.objects
+                .get_or_create(&ByPhase { phase: PhaseName(phase) })
+                .set(count(&|s| s.phase == phase));
         }
         for code in Code::ALL {
-            self.findings.get_or_create(&ByCode { code: CodeText(*code) }).set(count(&|s| s.codes.contains(code)));
+            self.findings
+                .get_or_create(&ByCode { code: CodeText(*code) })
+                .set(count(&|s| s.codes.contains(code)));
         }
         self.unreachable_peers.set(count(&|s| !s.peer_reachable));
         let least = seen.values().filter_map(|s| s.lease_remaining_seconds).fold(f64::INFINITY, f64::min);
@@ -306,7 +330,13 @@ mod tests {
     use super::*;
 
     fn seen(phase: Phase, lease: Option<f64>) -> Seen {
-        Seen { phase, codes: vec![Code::PeerUnknown], lease_remaining_seconds: lease, lag_seconds: None, peer_reachable: false }
+        Seen {
+            phase,
+            codes: vec![Code::PeerUnknown],
+            lease_remaining_seconds: lease,
+            lag_seconds: None,
+            peer_reachable: false,
+        }
     }
 
     #[test]
@@ -335,7 +365,10 @@ mod tests {
         metrics.attempt(StepKind::Fence, AttemptResult::Unknown);
         metrics.step_proved(StepKind::Fence, Duration::from_millis(20));
         let text = metrics.text().unwrap();
-        assert!(text.contains("region_operator_step_attempts_total{step=\"Fence\",result=\"Unknown\"} 1"), "{text}");
+        assert!(
+            text.contains("region_operator_step_attempts_total{step=\"Fence\",result=\"Unknown\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("region_operator_step_seconds_count{step=\"Fence\"} 1"), "{text}");
     }
 }

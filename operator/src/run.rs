@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::HookBoard;
+use crate::apply::{HookBoard, Pauses};
 use crate::args::Args;
 use crate::backoff::Backoff;
 use crate::cluster::{ClientLimits, ClusterError, Peers, Secrets, own};
@@ -98,6 +98,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), RunError
         events: Events::start(client.clone(), CONTROLLER, &args.pod_name),
         metrics: Arc::clone(&metrics),
         backoff: Backoff::default(),
+        pauses: Pauses::default(),
         observe_deadline: args.observe_deadline,
         written: std::sync::Mutex::default(),
         client: client.clone(),

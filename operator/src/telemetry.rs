@@ -6,7 +6,9 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is not understood.
-    #[error("--log {filter:?} is not a log filter ({reason}); write for instance `info` or `info,region_operator=debug`")]
+    #[error(
+        "--log {filter:?} is not a log filter ({reason}); write for instance `info` or `info,region_operator=debug`"
+    )]
     BadFilter {
         /// As given.
         filter: String,
@@ -25,8 +27,10 @@ pub enum TelemetryError {
 pub fn start(filter: &str) -> Result<(), TelemetryError> {
     // The AMQP client logs each refusal as an error of its own; here it is an answer that is told with the object.
     let whole = if filter.contains("lapin") { filter.to_owned() } else { format!("{filter},lapin=off") };
-    let parsed = EnvFilter::try_new(whole)
-        .map_err(|error| TelemetryError::BadFilter { filter: filter.to_owned(), reason: error.to_string() })?;
+    let parsed = EnvFilter::try_new(whole).map_err(|error| TelemetryError::BadFilter {
+        filter: filter.to_owned(),
+        reason: error.to_string(),
+    })?;
     tracing_subscriber::fmt()
         .json()
         .with_env_filter(parsed)

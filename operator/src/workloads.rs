@@ -219,7 +219,9 @@ impl Workloads {
         let synced = Arc::new(synced);
         let deployments: Api<WireDeployment> = Api::all(client.clone());
         let autoscalers: Api<WireAutoscaler> = Api::all(client.clone());
-        tokio::spawn(follow(deployments, cache.clone(), Arc::clone(&synced), |cache, event| cache.note_deployment(event, None)));
+        tokio::spawn(follow(deployments, cache.clone(), Arc::clone(&synced), |cache, event| {
+            cache.note_deployment(event, None)
+        }));
         tokio::spawn(follow(autoscalers, cache.clone(), synced, Self::note_autoscaler));
         (cache, when_synced)
     }
@@ -228,13 +230,19 @@ impl Workloads {
     ///
     /// # Errors
     /// Why they are not known.
-    pub fn selected(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Vec<Arc<Deployment>>, String> {
+    pub fn selected(
+        &self,
+        namespace: &str,
+        selector: &BTreeMap<String, String>,
+    ) -> Result<Vec<Arc<Deployment>>, String> {
         let kept = self.lock();
         if !kept.listed() {
-            let why = kept.watch_error.clone().unwrap_or_else(|| "the first listing is on its way".to_owned());
+            let why =
+                kept.watch_error.clone().unwrap_or_else(|| "the first listing is on its way".to_owned());
             return Err(format!("Deployments and autoscalers of the own cluster are not listed: {why}"));
         }
-        let matches = |d: &&Arc<Deployment>| selector.iter().all(|(key, value)| d.labels.get(key) == Some(value));
+        let matches =
+            |d: &&Arc<Deployment>| selector.iter().all(|(key, value)| d.labels.get(key) == Some(value));
         Ok(kept.deployments.of(namespace).filter(matches).cloned().collect())
     }
 
@@ -294,8 +302,12 @@ fn place(meta: &ObjectMeta) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-async fn follow<K>(api: Api<K>, cache: Workloads, synced: Arc<signal::Sender<bool>>, note: fn(&Workloads, Event<K>))
-where
+async fn follow<K>(
+    api: Api<K>,
+    cache: Workloads,
+    synced: Arc<signal::Sender<bool>>,
+    note: fn(&Workloads, Event<K>),
+) where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + for<'de> Deserialize<'de> + Send + 'static,
 {
     let mut events = watch(api, watcher::Config::default()).default_backoff().boxed();

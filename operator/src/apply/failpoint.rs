@@ -46,7 +46,8 @@ fn parse(text: &str, me: &Region) -> Option<CrashAt> {
         "after" => Moment::After,
         _ => return None,
     };
-    (region == me.as_str() && parts.next().is_none()).then_some(CrashAt { moment, kind: StepKind::parse(kind)? })
+    (region == me.as_str() && parts.next().is_none())
+        .then_some(CrashAt { moment, kind: StepKind::parse(kind)? })
 }
 
 /// Ends the process as a kill would: nothing is flushed, nothing is given back.
@@ -72,7 +73,13 @@ mod tests {
     #[test]
     fn a_wish_for_the_other_region_or_an_unknown_step_is_nothing() {
         let me = Region::from("us-east-1");
-        for text in ["us-west-2/before/Fence", "us-east-1/during/Fence", "us-east-1/before/Nothing", "us-east-1/before", ""] {
+        for text in [
+            "us-west-2/before/Fence",
+            "us-east-1/during/Fence",
+            "us-east-1/before/Nothing",
+            "us-east-1/before",
+            "",
+        ] {
             assert_eq!(parse(text, &me), None, "{text}");
         }
     }

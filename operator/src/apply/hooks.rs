@@ -85,7 +85,11 @@ impl HookBoard {
 
     /// What the hooks of that run answered.
     pub fn results(&self, run: RunId) -> BTreeMap<HookPoint, HookResult> {
-        self.lock().iter().filter(|((of, _), _)| *of == run).map(|((_, point), e)| (*point, e.result.clone())).collect()
+        self.lock()
+            .iter()
+            .filter(|((of, _), _)| *of == run)
+            .map(|((_, point), e)| (*point, e.result.clone()))
+            .collect()
     }
 
     /// Forgets a run that has ended.
@@ -94,7 +98,12 @@ impl HookBoard {
     }
 
     /// Starts or repeats the hooks of one point, unless they run, are done, or failed just now.
-    pub fn call(&self, object: &TradingRegion, caller: &Result<Caller, String>, occasion: Occasion) -> Outcome {
+    pub fn call(
+        &self,
+        object: &TradingRegion,
+        caller: &Result<Caller, String>,
+        occasion: Occasion,
+    ) -> Outcome {
         let key = (occasion.run, occasion.point);
         let now = Instant::now();
         let done = {
@@ -112,7 +121,8 @@ impl HookBoard {
             entry.busy = true;
             entry.done.clone()
         };
-        let due = object.spec.hooks.iter().filter(|hook| hook.at == occasion.point && !done.contains(&hook.name));
+        let due =
+            object.spec.hooks.iter().filter(|hook| hook.at == occasion.point && !done.contains(&hook.name));
         let due: Vec<Hook> = due.cloned().collect();
         let (board, caller) = (self.clone(), caller.clone());
         tokio::spawn(async move { board.run(key, due, caller, occasion).await });
@@ -120,7 +130,13 @@ impl HookBoard {
     }
 
     /// One after the other; the first that is not done ends this round.
-    async fn run(&self, key: (RunId, HookPoint), due: Vec<Hook>, caller: Result<Caller, String>, occasion: Occasion) {
+    async fn run(
+        &self,
+        key: (RunId, HookPoint),
+        due: Vec<Hook>,
+        caller: Result<Caller, String>,
+        occasion: Occasion,
+    ) {
         for hook in due {
             let answer = self.call_one(&hook, &caller, &occasion).await;
             tracing::info!(run = %occasion.run, point = ?occasion.point, hook = hook.name, answer = answer.words(), "hook");
@@ -143,17 +159,24 @@ impl HookBoard {
     async fn call_one(&self, hook: &Hook, caller: &Result<Caller, String>, occasion: &Occasion) -> Answer {
         match (&hook.http, &hook.job) {
             (Some(http), _) => post(caller, http, occasion).await,
-            (None, Some(job)) => match within(JOB_CALL, "the API server", self.job(hook, &job.template, occasion)).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(error)) => Answer::Failed(format!("job hook {}: {error}", hook.name)),
-                Err(late) => Answer::Failed(late.to_string()),
-            },
+            (None, Some(job)) => {
+                match within(JOB_CALL, "the API server", self.job(hook, &job.template, occasion)).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(error)) => Answer::Failed(format!("job hook {}: {error}", hook.name)),
+                    Err(late) => Answer::Failed(late.to_string()),
+                }
+            }
             (None, None) => Answer::Failed(format!("hook {} names neither http nor job", hook.name)),
         }
     }
 
     /// Makes the Job, or looks at the one that was made before.
-    async fn job(&self, hook: &Hook, template: &JobTemplateSpec, occasion: &Occasion) -> Result<Answer, kube::Error> {
+    async fn job(
+        &self,
+        hook: &Hook,
+        template: &JobTemplateSpec,
+        occasion: &Occasion,
+    ) -> Result<Answer, kube::Error> {
         let api: Api<Job> = Api::namespaced(self.client.clone(), &occasion.namespace);
         let name = job_name(&hook.name, occasion);
         if let Some(job) = api.get_opt(&name).await? {
@@ -184,7 +207,8 @@ impl Entry {
         let late = now.duration_since(self.began) >= deadline;
         let (result, pause) = match answer {
             Answer::Failed(why) => {
-                let why = if late { format!("{why} (its deadline of {} has passed)", hook.deadline) } else { why };
+                let why =
+                    if late { format!("{why} (its deadline of {} has passed)", hook.deadline) } else { why };
                 (HookResult::Failed { why, at: clock::now() }, if late { RETRY_LATE } else { RETRY })
             }
             Answer::AtWork if late => {
@@ -269,7 +293,8 @@ fn job_of(template: &JobTemplateSpec, name: &str, occasion: &Occasion) -> Job {
 }
 
 fn environment(occasion: &Occasion) -> [EnvVar; 6] {
-    let set = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+    let set =
+        |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     [
         set("REGION_APP", occasion.app.clone()),
         set("REGION_NAME", occasion.region.to_string()),
@@ -332,7 +357,10 @@ mod tests {
     #[test]
     fn a_job_is_done_only_by_its_complete_condition() {
         let job = |conditions: Value| -> Job {
-            serde_json::from_value(json!({"metadata": {}, "status": {"succeeded": 1, "conditions": conditions}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {}, "status": {"succeeded": 1, "conditions": conditions}}),
+            )
+            .unwrap()
         };
         let says = |conditions| match state_of(&job(conditions), "job") {
             Answer::Done => "done",

@@ -20,8 +20,13 @@ pub(super) async fn fence(database: &Database, grant: &Grant, run: RunId, to: &R
         Ok(client) => client,
         Err(why) => return Outcome::Refused(why),
     };
-    let wanted =
-        Fence { app: database.app(), epoch: grant.epoch.0, grant_id: grant.id.0, run: run.0, to_region: to.as_str() };
+    let wanted = Fence {
+        app: database.app(),
+        epoch: grant.epoch.0,
+        grant_id: grant.id.0,
+        run: run.0,
+        to_region: to.as_str(),
+    };
     end(region_lease::fence(&client, wanted).await)
 }
 
@@ -34,7 +39,13 @@ pub(super) async fn abort(database: &Database, run: RunId) -> Outcome {
 }
 
 /// Takes the lease.
-pub(super) async fn grant(database: &Database, from_epoch: Epoch, grant: &Grant, me: &Region, run: RunId) -> Outcome {
+pub(super) async fn grant(
+    database: &Database,
+    from_epoch: Epoch,
+    grant: &Grant,
+    me: &Region,
+    run: RunId,
+) -> Outcome {
     let client = match database.acting().await {
         Ok(client) => client,
         Err(why) => return Outcome::Refused(why),

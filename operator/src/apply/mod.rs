@@ -6,6 +6,7 @@ mod hooks;
 mod lease;
 mod object;
 mod outcome;
+mod pauses;
 mod scale;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use failpoint::{ANNOTATION as CRASH_ANNOTATION, CrashAt, Moment, crash};
 pub use hooks::{HookBoard, Occasion};
 pub use object::{ObjectWriter, STATUS_MANAGER, WriteError};
 pub use outcome::Outcome;
+pub use pauses::Pauses;
 pub use scale::FIELD_MANAGER as REPLICAS_MANAGER;
 
 use crate::clock;
@@ -57,6 +59,8 @@ pub struct Executor<'a> {
     pub writer: &'a ObjectWriter,
     /// The own run, open or last.
     pub run: Option<&'a RunReport>,
+    /// Pauses between attempts of one step.
+    pub pauses: &'a Pauses,
     /// A test's wish.
     pub crash_at: Option<&'a CrashAt>,
 }
@@ -73,9 +77,17 @@ pub struct Attempt {
 }
 
 impl Executor<'_> {
-    /// Makes the steps side by side; records are not among them.
+    /// Makes the steps that are due side by side; records are not among them.
     pub async fn apply(&self, steps: &[Step]) -> Vec<Attempt> {
-        join_all(steps.iter().filter(|step| !matches!(step, Step::Record { .. })).map(|step| self.attempt(step))).await
+        let uid = self.object.uid().unwrap_or_default();
+        let due =
+            steps.iter().filter(|step| !matches!(step, Step::Record { .. }) && self.pauses.due(&uid, step));
+        let made = due.map(async |step| {
+            let attempt = self.attempt(step).await;
+            self.pauses.note(&uid, step, &attempt.outcome);
+            attempt
+        });
+        join_all(made).await
     }
 
     async fn attempt(&self, step: &Step) -> Attempt {
@@ -83,16 +95,19 @@ impl Executor<'_> {
         self.crash_if(Moment::Before, kind).await;
         let outcome = self.make(step).await;
         self.crash_if(Moment::After, kind).await;
-        match outcome.note() {
-            None => tracing::info!(step = kind.name(), outcome = ?outcome, "step"),
-            Some(note) => tracing::warn!(step = kind.name(), note, "step"),
+        match (&outcome, outcome.note()) {
+            (Outcome::AlreadyDone, _) => tracing::debug!(step = kind.name(), "step: nothing to do"),
+            (_, None) => tracing::info!(step = kind.name(), "step made"),
+            (_, Some(note)) => tracing::warn!(step = kind.name(), note, "step not made"),
         }
         Attempt { kind, began, outcome }
     }
 
     /// Ends the process if a test wished so and the wish could be taken back.
     pub async fn crash_if(&self, moment: Moment, kind: StepKind) {
-        if self.crash_at.is_some_and(|wish| wish.is(moment, kind)) && self.writer.remove_crash_wish().await.is_ok() {
+        if self.crash_at.is_some_and(|wish| wish.is(moment, kind))
+            && self.writer.remove_crash_wish().await.is_ok()
+        {
             crash();
         }
     }
@@ -101,7 +116,9 @@ impl Executor<'_> {
         let namespace = self.object.namespace().unwrap_or_default();
         match step {
             Step::Record { .. } => Outcome::Refused("records are written with the status".to_owned()),
-            Step::Scale { to, targets } => scale::scale(self.client, self.workloads, &namespace, *to, targets).await,
+            Step::Scale { to, targets } => {
+                scale::scale(self.client, self.workloads, &namespace, *to, targets).await
+            }
             Step::Flip { batch, .. } => self.flip(batch).await,
             Step::CloseBroker => self.broker(Management::close_customers).await,
             Step::CloseAnswers => self.broker(Management::close_readers).await,
@@ -113,12 +130,14 @@ impl Executor<'_> {
                 Err(WriteError::Late(why)) => Outcome::Unknown(why),
                 Err(error) => Outcome::Refused(error.to_string()),
             },
-            Step::AbortRun { .. } | Step::Fence { .. } | Step::Grant { .. } | Step::Open { .. } | Step::ReleaseUnlimited { .. } => {
-                match within(LEASE, "the database", self.lease(step)).await {
-                    Ok(outcome) => outcome,
-                    Err(late) => Outcome::from(late),
-                }
-            }
+            Step::AbortRun { .. }
+            | Step::Fence { .. }
+            | Step::Grant { .. }
+            | Step::Open { .. }
+            | Step::ReleaseUnlimited { .. } => match within(LEASE, "the database", self.lease(step)).await {
+                Ok(outcome) => outcome,
+                Err(late) => Outcome::from(late),
+            },
         }
     }
 
@@ -130,7 +149,9 @@ impl Executor<'_> {
         match step {
             Step::AbortRun { run } => lease::abort(database, *run).await,
             Step::Fence { grant, run, to } => lease::fence(database, grant, *run, to).await,
-            Step::Grant { from_epoch, grant, run } => lease::grant(database, *from_epoch, grant, self.me, *run).await,
+            Step::Grant { from_epoch, grant, run } => {
+                lease::grant(database, *from_epoch, grant, self.me, *run).await
+            }
             Step::Open { epoch, grant_id, opened } => lease::open(database, *epoch, *grant_id, *opened).await,
             Step::ReleaseUnlimited { grant } => lease::release_unlimited(database, grant).await,
             other => Outcome::Refused(format!("{} is no act on the lease", other.kind().name())),
@@ -159,7 +180,10 @@ impl Executor<'_> {
         }
     }
 
-    async fn broker<'s>(&'s self, act: impl AsyncFnOnce(&'s Management) -> Result<(), crate::caller::CallError>) -> Outcome {
+    async fn broker<'s>(
+        &'s self,
+        act: impl AsyncFnOnce(&'s Management) -> Result<(), crate::caller::CallError>,
+    ) -> Outcome {
         let management = match &self.sources.broker {
             Ok(broker) => &broker.management,
             Err(why) => return Outcome::Refused(why.clone()),
@@ -173,7 +197,8 @@ impl Executor<'_> {
 
     /// The call goes to the API of the present writer's region, as RDS asks for.
     async fn switch_database(&self, from: &Region) -> Outcome {
-        let (Some(client), Some(target)) = (self.sources.rds.get(from), self.sources.members.get(self.me)) else {
+        let (Some(client), Some(target)) = (self.sources.rds.get(from), self.sources.members.get(self.me))
+        else {
             return Outcome::Refused(format!("the spec names no database cluster of {from} or {}", self.me));
         };
         let act = client.switchover(&self.sources.global_cluster, target);

@@ -47,7 +47,11 @@ impl ObjectWriter {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn write_status(&self, read: &TradingRegion, status: &TradingRegionStatus) -> Result<TradingRegion, WriteError> {
+    pub async fn write_status(
+        &self,
+        read: &TradingRegion,
+        status: &TradingRegionStatus,
+    ) -> Result<TradingRegion, WriteError> {
         let params = PatchParams::apply(STATUS_MANAGER).force();
         let patch = Patch::Apply(status_body(read, status));
         bounded(self.api.patch_status(&self.name, &params, &patch)).await

@@ -69,7 +69,9 @@ impl From<CallError> for Outcome {
 impl From<kube::Error> for Outcome {
     fn from(error: kube::Error) -> Self {
         match &error {
-            kube::Error::Api(status) if (400..500).contains(&status.code) => Outcome::Refused(error.to_string()),
+            kube::Error::Api(status) if (400..500).contains(&status.code) => {
+                Outcome::Refused(error.to_string())
+            }
             _ => Outcome::Unknown(error.to_string()),
         }
     }

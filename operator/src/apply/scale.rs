@@ -20,7 +20,13 @@ pub const FIELD_MANAGER: &str = "regions.trading.dev/replicas";
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Scales each target; those that an autoscaler owns are let go of again once they are active.
-pub(super) async fn scale(client: &Client, cache: &Workloads, namespace: &str, to: ScaleTo, targets: &[ScaleTarget]) -> Outcome {
+pub(super) async fn scale(
+    client: &Client,
+    cache: &Workloads,
+    namespace: &str,
+    to: ScaleTo,
+    targets: &[ScaleTarget],
+) -> Outcome {
     let each = targets.iter().map(async |target| {
         let let_go = to == ScaleTo::Active && cache.autoscaled(namespace, &target.name);
         let work = scale_one(client, cache, namespace, target, let_go);
@@ -66,7 +72,8 @@ async fn release_field(client: &Client, namespace: &str, name: &str) -> Result<(
     let seen = api.get(name).await?;
     let entries = seen.metadata.managed_fields.unwrap_or_default();
     let Some(others) = without_ours(&entries) else { return Ok(()) };
-    let patch = json!({"metadata": {"resourceVersion": seen.metadata.resource_version, "managedFields": others}});
+    let patch =
+        json!({"metadata": {"resourceVersion": seen.metadata.resource_version, "managedFields": others}});
     let api: Api<WireDeployment> = Api::namespaced(client.clone(), namespace);
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
 }
@@ -74,7 +81,10 @@ async fn release_field(client: &Client, namespace: &str, name: &str) -> Result<(
 /// The entries of other managers; `None` when ours is not among them.
 fn without_ours(entries: &[ManagedFieldsEntry]) -> Option<Vec<ManagedFieldsEntry>> {
     let ours = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-    entries.iter().any(|entry| ours(&entry)).then(|| entries.iter().filter(|entry| !ours(entry)).cloned().collect())
+    entries
+        .iter()
+        .any(|entry| ours(&entry))
+        .then(|| entries.iter().filter(|entry| !ours(entry)).cloned().collect())
 }
 
 #[cfg(test)]
@@ -92,7 +102,8 @@ mod tests {
 
     #[test]
     fn letting_go_keeps_the_entries_of_others() {
-        let entry = |manager: &str| ManagedFieldsEntry { manager: Some(manager.to_owned()), ..Default::default() };
+        let entry =
+            |manager: &str| ManagedFieldsEntry { manager: Some(manager.to_owned()), ..Default::default() };
         let kept = without_ours(&[entry("helm"), entry(FIELD_MANAGER), entry("argocd")]).unwrap();
         assert_eq!(kept, [entry("helm"), entry("argocd")]);
         assert_eq!(without_ours(&[entry("helm")]), None);

@@ -50,14 +50,21 @@ pub enum ClusterError {
 ///
 /// # Errors
 /// [`ClusterError`] when there is no usable configuration.
-pub async fn own(kubeconfig: Option<&Path>, context: Option<&str>, limits: ClientLimits) -> Result<Client, ClusterError> {
+pub async fn own(
+    kubeconfig: Option<&Path>,
+    context: Option<&str>,
+    limits: ClientLimits,
+) -> Result<Client, ClusterError> {
     let config = match kubeconfig {
         None => Config::incluster().map_err(|error| ClusterError::NotInCluster(error.to_string()))?,
         Some(path) => {
             let whose = path.display().to_string();
-            let read = Kubeconfig::read_from(path)
-                .map_err(|error| ClusterError::BadKubeconfig { whose: whose.clone(), reason: error.to_string() })?;
-            let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+            let read = Kubeconfig::read_from(path).map_err(|error| ClusterError::BadKubeconfig {
+                whose: whose.clone(),
+                reason: error.to_string(),
+            })?;
+            let options =
+                KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
             resolve(&whose, read, &options).await?
         }
     };
@@ -68,9 +75,15 @@ pub async fn own(kubeconfig: Option<&Path>, context: Option<&str>, limits: Clien
 ///
 /// # Errors
 /// [`ClusterError`] when the text is no kubeconfig.
-pub async fn from_kubeconfig_text(whose: &str, text: &str, limits: ClientLimits) -> Result<Client, ClusterError> {
-    let read = Kubeconfig::from_yaml(text)
-        .map_err(|error| ClusterError::BadKubeconfig { whose: whose.to_owned(), reason: error.to_string() })?;
+pub async fn from_kubeconfig_text(
+    whose: &str,
+    text: &str,
+    limits: ClientLimits,
+) -> Result<Client, ClusterError> {
+    let read = Kubeconfig::from_yaml(text).map_err(|error| ClusterError::BadKubeconfig {
+        whose: whose.to_owned(),
+        reason: error.to_string(),
+    })?;
     build(whose, resolve(whose, read, &KubeConfigOptions::default()).await?, limits)
 }
 
@@ -97,7 +110,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_text_that_is_no_kubeconfig_is_refused_with_its_owner() {
-        let error = from_kubeconfig_text("secret trading/peer", "no: [kubeconfig", ClientLimits::default()).await;
-        assert!(matches!(&error, Err(ClusterError::BadKubeconfig { whose, .. }) if whose == "secret trading/peer"));
+        let error =
+            from_kubeconfig_text("secret trading/peer", "no: [kubeconfig", ClientLimits::default()).await;
+        assert!(
+            matches!(&error, Err(ClusterError::BadKubeconfig { whose, .. }) if whose == "secret trading/peer")
+        );
     }
 }

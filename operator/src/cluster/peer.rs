@@ -67,8 +67,9 @@ impl Peers {
         }
         let text = data.text(key).map_err(|error| error.to_string())?;
         let whose = format!("the cluster of secret {namespace}/{secret}");
-        let client =
-            from_kubeconfig_text(&whose, text, ClientLimits::default()).await.map_err(|error| error.to_string())?;
+        let client = from_kubeconfig_text(&whose, text, ClientLimits::default())
+            .await
+            .map_err(|error| error.to_string())?;
         let reader = PeerReader::start(client, namespace, &whose, self.wish.clone());
         readers.insert(at, (data.version().to_owned(), Arc::clone(&reader)));
         Ok(reader)
@@ -189,7 +190,9 @@ async fn tell_of_changes(api: Api<PartialObjectMeta<TradingRegion>>, wish: Wish)
         match change {
             // A full queue holds a wish already.
             Ok(_) => drop(wish.try_send(())),
-            Err(error) => tracing::debug!(%error, "the peer's watch failed; it is tried again in its own backoff"),
+            Err(error) => {
+                tracing::debug!(%error, "the peer's watch failed; it is tried again in its own backoff")
+            }
         }
     }
 }

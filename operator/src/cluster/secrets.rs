@@ -62,7 +62,10 @@ pub struct SecretData {
 
 impl fmt::Debug for SecretData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretData").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("SecretData")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 

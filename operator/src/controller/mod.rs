@@ -20,7 +20,7 @@ use region_plan::Region;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::apply::{HookBoard, WriteError};
+use crate::apply::{HookBoard, Pauses, WriteError};
 use crate::backoff::Backoff;
 use crate::cluster::Peers;
 use crate::error::chain;
@@ -57,8 +57,10 @@ pub struct Operator {
     pub events: Events,
     /// Numbers.
     pub metrics: Arc<Metrics>,
-    /// Pauses after failures.
+    /// Pauses after failed passes.
     pub backoff: Backoff,
+    /// Pauses between attempts of one step.
+    pub pauses: Pauses,
     /// Bound of one observation.
     pub observe_deadline: Duration,
     /// When the status of each object was last written by this process.
@@ -82,7 +84,11 @@ struct Running {
 }
 
 /// Works until `shutdown`; passes under way end first. `wishes` asks for a pass over all objects.
-pub async fn run(operator: Arc<Operator>, wishes: impl Stream<Item = ()> + Send + 'static, shutdown: CancellationToken) {
+pub async fn run(
+    operator: Arc<Operator>,
+    wishes: impl Stream<Item = ()> + Send + 'static,
+    shutdown: CancellationToken,
+) {
     let api: Api<Guarded> = Api::all(operator.client.clone());
     let controller = Controller::new(api, watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -122,7 +128,9 @@ async fn reconcile(guarded: Arc<Guarded>, running: Arc<Running>) -> Result<Actio
             operator.forget(&uid).await;
             (PassResult::Ok, Ok(Action::await_change()))
         }
-        Err(PassError::Write(WriteError::Conflict)) => (PassResult::Conflict, Ok(Action::requeue(AFTER_CONFLICT))),
+        Err(PassError::Write(WriteError::Conflict)) => {
+            (PassResult::Conflict, Ok(Action::requeue(AFTER_CONFLICT)))
+        }
         Err(error) => {
             let _entered = span.enter();
             tracing::warn!(error = chain(&error), "the pass failed");
@@ -140,7 +148,10 @@ fn error_policy(guarded: Arc<Guarded>, _: &PassError, running: Arc<Running>) -> 
 
 /// Reported, and harmless to all other objects.
 fn undecodable(operator: &Operator, guarded: &Guarded, invalid: &InvalidObject) -> Action {
-    let note = format!("the object is not understood and left alone: {}; correct it, or update the operator", invalid.error);
+    let note = format!(
+        "the object is not understood and left alone: {}; correct it, or update the operator",
+        invalid.error
+    );
     operator.events.tell(&guarded.object_ref(&()), Severity::Warning, "Undecodable", "ReadObject", &note);
     tracing::warn!(object = guarded.name_any(), error = invalid.error, "undecodable object");
     operator.metrics.pass(PassResult::Undecodable, Duration::ZERO);

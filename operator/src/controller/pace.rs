@@ -48,7 +48,8 @@ mod tests {
 
     fn report(mark: Option<Mark>) -> SideReport {
         let (a, b) = (Region::from("us-east-1"), Region::from("us-west-2"));
-        let run = mark.map(|mark| RunReport::open(RunId(Uuid::nil()), &a, &b, Epoch(1), mark, Timestamp::UNIX_EPOCH));
+        let run = mark
+            .map(|mark| RunReport::open(RunId(Uuid::nil()), &a, &b, Epoch(1), mark, Timestamp::UNIX_EPOCH));
         SideReport { region: a, highest_epoch: Epoch(1), run }
     }
 

@@ -13,12 +13,12 @@ use super::pace::pace;
 use super::tell::Teller;
 use super::{Guarded, Operator, PassError};
 use crate::apply::{Attempt, CrashAt, Executor, Moment, ObjectWriter, Outcome, WriteError};
+use crate::clock;
 use crate::deadline::within;
 use crate::metrics::Seen;
 use crate::observe::{Observation, Observer, Rival};
 use crate::sources::Sources;
 use crate::status::{self, Inputs, note_attempt, prove, worth_writing};
-use crate::clock;
 
 /// Reading the own object.
 const READ: Duration = Duration::from_secs(2);
@@ -32,7 +32,8 @@ pub(super) enum Next {
 
 /// Reads the object anew: what this process wrote last is in it.
 async fn read(operator: &Operator, cached: &TradingRegion) -> Result<Option<TradingRegion>, PassError> {
-    let api: Api<TradingRegion> = Api::namespaced(operator.client.clone(), &cached.namespace().unwrap_or_default());
+    let api: Api<TradingRegion> =
+        Api::namespaced(operator.client.clone(), &cached.namespace().unwrap_or_default());
     match within(READ, "the API server", api.get_opt(&cached.name_any())).await {
         Ok(Ok(found)) => Ok(found.filter(|object| object.uid() == cached.uid())),
         Ok(Err(error)) => Err(PassError::Unreadable(error.to_string())),
@@ -40,7 +41,11 @@ async fn read(operator: &Operator, cached: &TradingRegion) -> Result<Option<Trad
     }
 }
 
-pub(super) async fn pass(operator: &Operator, cached: &TradingRegion, objects: &Store<Guarded>) -> Result<Next, PassError> {
+pub(super) async fn pass(
+    operator: &Operator,
+    cached: &TradingRegion,
+    objects: &Store<Guarded>,
+) -> Result<Next, PassError> {
     let Some(mut object) = read(operator, cached).await? else { return Ok(Next::Gone) };
     let kept = object.finalizers().iter().any(|name| name == FINALIZER);
     if object.meta().deletion_timestamp.is_some() && !kept {
@@ -76,7 +81,10 @@ fn with_leaving(mut plan: Plan, seen: &Observation) -> Plan {
 fn rivals(object: &TradingRegion, objects: &Store<Guarded>) -> Vec<Rival> {
     let others = objects.state();
     let others = others.iter().filter_map(|guarded| guarded.0.as_ref().ok());
-    others.filter(|other| other.namespace() == object.namespace() && other.uid() != object.uid()).map(Rival::of).collect()
+    others
+        .filter(|other| other.namespace() == object.namespace() && other.uid() != object.uid())
+        .map(Rival::of)
+        .collect()
 }
 
 /// A pass that has decided.
@@ -102,6 +110,7 @@ impl Pass<'_> {
             object: &self.object,
             writer: &self.writer,
             run: self.seen.world.mine.run.as_ref(),
+            pauses: &self.operator.pauses,
             crash_at: crash_at.as_ref(),
         };
         let teller = Teller { events: &self.operator.events, about: self.object.object_ref(&()) };
@@ -210,8 +219,9 @@ impl Pass<'_> {
 
     fn count(&self) {
         let seconds = |span: &SignedDuration| span.as_secs_f64();
-        let held_here = self.seen.world.lease.get().and_then(Option::as_ref).and_then(|row| row.holder.as_ref())
-            == Some(&self.operator.me);
+        let held_here =
+            self.seen.world.lease.get().and_then(Option::as_ref).and_then(|row| row.holder.as_ref())
+                == Some(&self.operator.me);
         let remaining = self.seen.lease_remaining.get().and_then(Option::as_ref).filter(|_| held_here);
         let seen = Seen {
             phase: self.plan.phase,
@@ -242,4 +252,3 @@ fn with_record(side: SideReport, run: &RunReport, highest_epoch: Epoch) -> SideR
 fn belongs_to(run: &RunReport, attempt: &Attempt) -> bool {
     !run.mark.ended() || attempt.kind.name().starts_with("Record")
 }
-

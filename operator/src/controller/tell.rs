@@ -19,7 +19,11 @@ impl Teller<'_> {
         let of_run = run.map_or_else(String::new, |run| format!(" (run {})", run.id));
         match &attempt.outcome {
             Outcome::Done | Outcome::AlreadyDone if first => {
-                self.normal(attempt.kind.name(), "StartStep", &format!("{} begun{of_run}", attempt.kind.name()));
+                self.normal(
+                    attempt.kind.name(),
+                    "StartStep",
+                    &format!("{} begun{of_run}", attempt.kind.name()),
+                );
             }
             Outcome::Done | Outcome::AlreadyDone => {}
             Outcome::Refused(why) | Outcome::Unknown(why) => {

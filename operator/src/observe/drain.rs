@@ -14,17 +14,28 @@ use crate::clock;
 use crate::sources::Sources;
 
 /// All checks, side by side.
-pub(super) async fn observe(sources: &Sources, checks: &[DrainCheck], deadline: Duration) -> BTreeMap<String, Fact<u64>> {
-    let queues: Vec<&str> = checks.iter().filter_map(|check| check.rabbitmq.as_ref()).map(|q| q.queue.as_str()).collect();
+pub(super) async fn observe(
+    sources: &Sources,
+    checks: &[DrainCheck],
+    deadline: Duration,
+) -> BTreeMap<String, Fact<u64>> {
+    let queues: Vec<&str> =
+        checks.iter().filter_map(|check| check.rabbitmq.as_ref()).map(|q| q.queue.as_str()).collect();
     let (by_queue, others) = futures::future::join(
         queue_lengths(sources, &queues),
-        join_all(checks.iter().filter(|check| check.rabbitmq.is_none()).map(|check| other(sources, check, deadline))),
+        join_all(
+            checks
+                .iter()
+                .filter(|check| check.rabbitmq.is_none())
+                .map(|check| other(sources, check, deadline)),
+        ),
     )
     .await;
     let mut found: BTreeMap<String, Fact<u64>> = others.into_iter().collect();
     for check in checks {
         if let Some(of) = &check.rabbitmq {
-            let answer = by_queue.get(of.queue.as_str()).cloned().unwrap_or_else(|| Err("not asked".to_owned()));
+            let answer =
+                by_queue.get(of.queue.as_str()).cloned().unwrap_or_else(|| Err("not asked".to_owned()));
             found.insert(check.name.clone(), fact(answer));
         }
     }
@@ -84,7 +95,8 @@ async fn other(sources: &Sources, check: &DrainCheck, deadline: Duration) -> (St
 async fn number_at(caller: &Caller, check: &HttpCheck, deadline: Duration) -> Result<u64, String> {
     let call = Call { method: Method::GET, url: &check.url, auth: None, json: None, deadline };
     let body = caller.call(call).await.map_err(|error| error.to_string())?;
-    let document: Value = serde_json::from_slice(&body).map_err(|error| format!("{}: no JSON: {error}", check.url))?;
+    let document: Value =
+        serde_json::from_slice(&body).map_err(|error| format!("{}: no JSON: {error}", check.url))?;
     pointed(&document, &check.json_pointer).map_err(|why| format!("{}: {why}", check.url))
 }
 

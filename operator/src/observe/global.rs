@@ -33,7 +33,8 @@ struct State {
 impl GlobalWatch {
     /// Nothing is asked yet. `members` gives the region of each member cluster's ARN.
     pub fn new(client: RdsClient, global: &str, members: BTreeMap<String, Region>) -> Arc<Self> {
-        let state = State { last: Fact::unknown("the first answer is on its way"), asked: None, answered: true };
+        let state =
+            State { last: Fact::unknown("the first answer is on its way"), asked: None, answered: true };
         Arc::new(Self { client, global: global.to_owned(), members, state: Mutex::new(state) })
     }
 

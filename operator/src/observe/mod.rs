@@ -15,7 +15,8 @@ use crds::TradingRegion;
 use jiff::SignedDuration;
 use kube::ResourceExt;
 use region_plan::{
-    Broker, ControlKey, ControlState, Epoch, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId, SideReport, World,
+    Broker, ControlKey, ControlState, Epoch, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId,
+    SideReport, World,
 };
 use uuid::Uuid;
 
@@ -57,7 +58,12 @@ pub struct Observation {
 
 impl Observer<'_> {
     /// Asks what the next decision needs.
-    pub async fn observe(&self, object: &TradingRegion, sources: &Arc<Sources>, rivals: &[Rival]) -> Observation {
+    pub async fn observe(
+        &self,
+        object: &TradingRegion,
+        sources: &Arc<Sources>,
+        rivals: &[Rival],
+    ) -> Observation {
         let mine = own_report(self.me, object);
         let questions = needs(self.me, &mine);
         let run_open = mine.open_run().is_some();
@@ -74,12 +80,20 @@ impl Observer<'_> {
                     BTreeMap::new()
                 }
             },
-            async { if questions.dns { name::observe(sources).await } else { Fact::unknown("not asked in this phase") } },
+            async {
+                if questions.dns {
+                    name::observe(sources).await
+                } else {
+                    Fact::unknown("not asked in this phase")
+                }
+            },
         );
         let intent = intent::intent(object, &peer);
         let dns = if sources.name.is_none() { name::by_controls(&controls) } else { name };
         let peer_report = match intent::present(&peer) {
-            Fact::Known { value, at } => Fact::known(value.status.as_ref().and_then(|status| status.side.clone()), at),
+            Fact::Known { value, at } => {
+                Fact::known(value.status.as_ref().and_then(|status| status.side.clone()), at)
+            }
             Fact::Unknown { why } => Fact::unknown(why),
         };
         let hook_results = mine.run.as_ref().map(|run| self.hooks.results(run.id)).unwrap_or_default();

@@ -20,8 +20,12 @@ pub(super) async fn observe(sources: &Sources) -> Fact<Option<Region>> {
         Ok(answer) => answer,
         Err(why) => return Fact::unknown(why),
     };
-    let regions: Result<Vec<_>, String> =
-        sources.hosts.keys().zip(hosts).map(|(region, found)| found.map(|addresses| (region, addresses))).collect();
+    let regions: Result<Vec<_>, String> = sources
+        .hosts
+        .keys()
+        .zip(hosts)
+        .map(|(region, found)| found.map(|addresses| (region, addresses)))
+        .collect();
     match regions {
         Ok(regions) => Fact::known(region_of(&answer, &regions), clock::now()),
         Err(why) => Fact::unknown(why),
@@ -31,7 +35,8 @@ pub(super) async fn observe(sources: &Sources) -> Fact<Option<Region>> {
 /// The only region whose addresses include all that the name answers.
 fn region_of(answer: &[IpAddr], regions: &[(&Region, Vec<IpAddr>)]) -> Option<Region> {
     let answer: BTreeSet<_> = answer.iter().collect();
-    let holds = |addresses: &Vec<IpAddr>| !answer.is_empty() && answer.iter().all(|one| addresses.contains(one));
+    let holds =
+        |addresses: &Vec<IpAddr>| !answer.is_empty() && answer.iter().all(|one| addresses.contains(one));
     let mut found = regions.iter().filter(|(_, addresses)| holds(addresses));
     match (found.next(), found.next()) {
         (Some((region, _)), None) => Some((*region).clone()),
@@ -43,9 +48,12 @@ fn region_of(answer: &[IpAddr], regions: &[(&Region, Vec<IpAddr>)]) -> Option<Re
 pub(super) fn by_controls(controls: &BTreeMap<ControlKey, ControlState>) -> Fact<Option<Region>> {
     let ingress = || controls.iter().filter(|(key, _)| key.role == ControlRole::Ingress);
     if ingress().any(|(_, state)| state.agreed().is_none()) {
-        return Fact::unknown("the spec gives no routing.dns.name, and the ARC endpoints do not agree on ingress");
+        return Fact::unknown(
+            "the spec gives no routing.dns.name, and the ARC endpoints do not agree on ingress",
+        );
     }
-    let mut on = ingress().filter(|(_, state)| state.agreed() == Some(Switch::On)).map(|(key, _)| &key.region);
+    let mut on =
+        ingress().filter(|(_, state)| state.agreed() == Some(Switch::On)).map(|(key, _)| &key.region);
     let region = match (on.next(), on.next()) {
         (Some(region), None) => Some(region.clone()),
         _ => None,

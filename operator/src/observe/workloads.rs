@@ -30,7 +30,12 @@ impl Rival {
 }
 
 /// The Deployments that this object selects, without those that an older object selects too.
-pub(super) fn observe(cache: &Cache, object: &TradingRegion, rivals: &[Rival], now: Timestamp) -> Fact<Workloads> {
+pub(super) fn observe(
+    cache: &Cache,
+    object: &TradingRegion,
+    rivals: &[Rival],
+    now: Timestamp,
+) -> Fact<Workloads> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let selector = &object.spec.workloads.selector.match_labels;
     match cache.selected(namespace, selector) {
@@ -120,7 +125,8 @@ mod tests {
     fn the_wanted_number_is_the_annotation_but_never_below_the_floor() {
         let mut object = object(1);
         object.spec.workloads.active.floor = 2;
-        let replicas = |annotated| workload(&object, &deployment("core", 0, annotated), false).active_replicas;
+        let replicas =
+            |annotated| workload(&object, &deployment("core", 0, annotated), false).active_replicas;
         assert_eq!(replicas(Some("5")), 5);
         assert_eq!(replicas(Some("1")), 2);
         assert_eq!(replicas(Some("many")), 2);

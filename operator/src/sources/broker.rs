@@ -84,7 +84,8 @@ impl Management {
         let may_write = try_join_all(self.customers.iter().map(|user| self.may_write(user)));
         let customers = try_join_all(self.customers.iter().map(|user| self.connections(user)));
         let readers = try_join_all(self.readers.iter().map(|user| self.connections(user)));
-        let (may_write, customers, readers) = futures::future::try_join3(may_write, customers, readers).await?;
+        let (may_write, customers, readers) =
+            futures::future::try_join3(may_write, customers, readers).await?;
         Ok(Broker {
             customers_may_write: may_write.into_iter().any(|may| may),
             customer_connections: customers.into_iter().sum(),
@@ -93,7 +94,11 @@ impl Management {
     }
 
     async fn may_write(&self, user: &str) -> Result<bool, CallError> {
-        Ok(self.permissions(user).await?.iter().any(|permission| open_pattern(&permission.write) == Pattern::Open))
+        Ok(self
+            .permissions(user)
+            .await?
+            .iter()
+            .any(|permission| open_pattern(&permission.write) == Pattern::Open))
     }
 
     async fn connections(&self, user: &str) -> Result<u32, CallError> {
@@ -115,7 +120,10 @@ impl Management {
         let query = "disable_stats=true&enable_queue_totals=true";
         let path = format!("queues/{}/{}?{query}", segment(&self.vhost), segment(queue));
         let counts: QueueCounts = self.get(&path).await?;
-        Ok(counts.messages_ready.zip(counts.messages_unacknowledged).map(|(ready, unacked)| ready.saturating_add(unacked)))
+        Ok(counts
+            .messages_ready
+            .zip(counts.messages_unacknowledged)
+            .map(|(ready, unacked)| ready.saturating_add(unacked)))
     }
 
     /// Takes the customers' permission to publish and closes their connections.
@@ -150,7 +158,10 @@ impl Management {
         for user in &self.customers {
             let permissions = self.permissions(user).await?;
             if !permissions.iter().any(|permission| permission.vhost == self.vhost) {
-                let why = format!("broker user {user} has no permission entry in virtual host {}; create it", self.vhost);
+                let why = format!(
+                    "broker user {user} has no permission entry in virtual host {}; create it",
+                    self.vhost
+                );
                 return Err(CallError::NotSent(why));
             }
             for permission in permissions {
@@ -188,9 +199,16 @@ impl Management {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
         let url = format!("{}/api/{path}", self.base);
-        let call = Call { method: Method::GET, url: &url, auth: Some(&self.auth), json: None, deadline: self.deadline };
+        let call = Call {
+            method: Method::GET,
+            url: &url,
+            auth: Some(&self.auth),
+            json: None,
+            deadline: self.deadline,
+        };
         let body = self.caller.call(call).await?;
-        serde_json::from_slice(&body).map_err(|error| CallError::Unparsable { who: url, why: error.to_string() })
+        serde_json::from_slice(&body)
+            .map_err(|error| CallError::Unparsable { who: url, why: error.to_string() })
     }
 
     async fn send(&self, method: Method, path: &str, json: Option<&Value>) -> Result<(), CallError> {
@@ -224,7 +242,9 @@ fn open_pattern(pattern: &str) -> Pattern<'_> {
 fn segment(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

@@ -23,7 +23,8 @@ pub struct Seen {
     pub writable: bool,
     /// How long guards still accept without a renewal; `None`: no limit, or nobody holds it.
     pub remaining: Option<SignedDuration>,
-    /// On a standby: the age of the newest renewal that has arrived, an upper bound of how far it is behind.
+    /// On a standby: the age of the newest renewal that has arrived, an upper bound of how far it is behind. `None` where
+    /// nobody renews.
     pub lag: Option<SignedDuration>,
 }
 
@@ -67,9 +68,17 @@ impl Database {
     ///
     /// # Errors
     /// What is wrong with the address or the secret.
-    pub fn new(app: &str, instance: &str, dbname: &str, secret: &SecretData, deadline: Duration) -> Result<Self, String> {
-        let address = instance.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        let (host, port) = address.ok_or_else(|| format!("database instance {instance:?} is not HOST:PORT"))?;
+    pub fn new(
+        app: &str,
+        instance: &str,
+        dbname: &str,
+        secret: &SecretData,
+        deadline: Duration,
+    ) -> Result<Self, String> {
+        let address =
+            instance.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let (host, port) =
+            address.ok_or_else(|| format!("database instance {instance:?} is not HOST:PORT"))?;
         let text = |key: &str| secret.text(key).map(str::to_owned).map_err(|error| error.to_string());
         let mut options = ConnectOptions::new(host, port, dbname, text("operator-username")?);
         options.password = Some(text("operator-password")?);
@@ -120,7 +129,8 @@ impl Database {
         let asked = async {
             let client = self.checking.get(&options, true).await?;
             // Inside of another query it can be one SELECT only, and any numeric type is read.
-            let sql = format!("SELECT checked.n::text FROM ({}) AS checked(n)", query.trim().trim_end_matches(';'));
+            let sql =
+                format!("SELECT checked.n::text FROM ({}) AS checked(n)", query.trim().trim_end_matches(';'));
             let row = client.query_opt(&sql, &[]).await;
             let row = row.map_err(|error| LeaseError::from_postgres("drain check", &error).to_string())?;
             let row = row.ok_or("the query gives no row")?;
@@ -128,7 +138,9 @@ impl Database {
             let text = text.ok_or("the query gives NULL")?;
             text.parse::<u64>().map_err(|_| format!("{text:?} is not a count"))
         };
-        let answer = within(self.deadline, "the drain query", asked).await.unwrap_or_else(|late| Err(late.to_string()));
+        let answer = within(self.deadline, "the drain query", asked)
+            .await
+            .unwrap_or_else(|late| Err(late.to_string()));
         if answer.is_err() {
             self.checking.drop_connection().await;
         }
@@ -158,7 +170,7 @@ fn seen(reading: Reading) -> Seen {
         ValidUntil::Infinity => None,
     });
     let lag = row
-        .filter(|_| reading.in_recovery)
+        .filter(|row| reading.in_recovery && row.valid_until != ValidUntil::Infinity)
         .and_then(|row| row.renewed_at)
         .map(|renewed| now.duration_since(renewed).max(SignedDuration::ZERO));
     let lease = row.map(|row| view(row, &reading));
@@ -192,7 +204,9 @@ fn validity(row: &LeaseRow, reading: &Reading) -> Validity {
         ValidUntil::Infinity => Validity::Unlimited,
         ValidUntil::NegInfinity => Validity::NeverRenewed,
         ValidUntil::At(end) if end <= reading.clock.now => Validity::Expired,
-        ValidUntil::At(_) if reading.in_recovery || row.server_start == Some(reading.clock.server_start) => Validity::Valid,
+        ValidUntil::At(_) if reading.in_recovery || row.server_start == Some(reading.clock.server_start) => {
+            Validity::Valid
+        }
         ValidUntil::At(_) => Validity::Expired,
     }
 }
@@ -233,12 +247,19 @@ mod tests {
         restarted.clock.server_start = at(99);
         assert_eq!(seen(restarted.clone()).lease.unwrap().validity, Validity::Expired);
         restarted.in_recovery = true;
-        assert_eq!(seen(restarted).lease.unwrap().validity, Validity::Valid, "a standby's start does not count");
+        assert_eq!(
+            seen(restarted).lease.unwrap().validity,
+            Validity::Valid,
+            "a standby's start does not count"
+        );
     }
 
     #[test]
     fn what_is_left_of_a_lease_is_never_negative_and_without_a_limit_there_is_none() {
-        assert_eq!(seen(reading(ValidUntil::At(at(115)), false)).remaining, Some(SignedDuration::from_secs(15)));
+        assert_eq!(
+            seen(reading(ValidUntil::At(at(115)), false)).remaining,
+            Some(SignedDuration::from_secs(15))
+        );
         assert_eq!(seen(reading(ValidUntil::At(at(90)), false)).remaining, Some(SignedDuration::ZERO));
         assert_eq!(seen(reading(ValidUntil::Infinity, false)).remaining, None);
     }
@@ -247,5 +268,6 @@ mod tests {
     fn only_a_standby_lags() {
         assert_eq!(seen(reading(ValidUntil::At(at(115)), true)).lag, Some(SignedDuration::from_secs(5)));
         assert_eq!(seen(reading(ValidUntil::At(at(115)), false)).lag, None);
+        assert_eq!(seen(reading(ValidUntil::Infinity, true)).lag, None, "nobody renews it");
     }
 }

@@ -34,7 +34,10 @@ impl Resolver {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(vec![address]);
         }
-        let who = self.server.as_deref().map_or("the system's resolver".to_owned(), |server| format!("DNS server {server}"));
+        let who = self
+            .server
+            .as_deref()
+            .map_or("the system's resolver".to_owned(), |server| format!("DNS server {server}"));
         let asked = async {
             match &self.server {
                 Some(server) => ask(server, name).await,

@@ -132,15 +132,21 @@ impl SourceBook {
         let database = self.database(object, secrets);
         let broker = self.broker(spec, secrets);
         let rds = self.rds(spec);
-        let members: BTreeMap<Region, String> =
-            spec.database.aurora_global.clusters.iter().map(|(name, c)| (Region(name.clone()), c.arn.clone())).collect();
+        let members: BTreeMap<Region, String> = spec
+            .database
+            .aurora_global
+            .clusters
+            .iter()
+            .map(|(name, c)| (Region(name.clone()), c.arn.clone()))
+            .collect();
         let by_arn = members.iter().map(|(region, arn)| (arn.clone(), region.clone())).collect();
         let global_cluster = spec.database.aurora_global.global_cluster.clone();
         let global = rds
             .get(&self.me)
             .map(|client| GlobalWatch::new(client.clone(), &global_cluster, by_arn))
             .ok_or_else(|| format!("the spec names no database cluster of {}", self.me));
-        let bad_references = [database.as_ref().err(), broker.as_ref().err()].into_iter().flatten().cloned().collect();
+        let bad_references =
+            [database.as_ref().err(), broker.as_ref().err()].into_iter().flatten().cloned().collect();
         Sources {
             database,
             broker,
@@ -151,7 +157,10 @@ impl SourceBook {
             members,
             global,
             caller: Caller::new(None).map_err(|error| error.to_string()),
-            resolver: Resolver::new(spec.routing.dns.as_ref().and_then(|dns| dns.server.clone()), self.deadline),
+            resolver: Resolver::new(
+                spec.routing.dns.as_ref().and_then(|dns| dns.server.clone()),
+                self.deadline,
+            ),
             name: spec.routing.dns.as_ref().map(|dns| dns.name.clone()),
             hosts: hosts(spec),
             bad_references,
@@ -161,7 +170,8 @@ impl SourceBook {
     fn database(&self, object: &TradingRegion, secrets: &ObjectSecrets) -> Result<Database, String> {
         let spec = &object.spec;
         let data = secrets.database.as_ref().map_err(ToString::to_string)?;
-        let region = spec.region(self.me.as_str()).ok_or_else(|| format!("the spec does not name {}", self.me))?;
+        let region =
+            spec.region(self.me.as_str()).ok_or_else(|| format!("the spec does not name {}", self.me))?;
         Database::new(
             object.metadata.name.as_deref().unwrap_or_default(),
             &region.database.instance,
@@ -172,8 +182,10 @@ impl SourceBook {
     }
 
     fn broker(&self, spec: &TradingRegionSpec, secrets: &ObjectSecrets) -> Result<Broker, String> {
-        let region = spec.region(self.me.as_str()).ok_or_else(|| format!("the spec does not name {}", self.me))?;
-        let data = secrets.broker.as_ref().ok_or("no broker secret")?.as_ref().map_err(ToString::to_string)?;
+        let region =
+            spec.region(self.me.as_str()).ok_or_else(|| format!("the spec does not name {}", self.me))?;
+        let data =
+            secrets.broker.as_ref().ok_or("no broker secret")?.as_ref().map_err(ToString::to_string)?;
         let (user, password) = login(data).map_err(|error| error.to_string())?;
         let ca = ca(&region.broker, secrets).map_err(|error| error.to_string())?;
         let queues = Queues::new(&region.broker.amqp_url, &user, &password, ca.clone(), self.deadline)?;
@@ -231,7 +243,9 @@ fn login(data: &SecretData) -> Result<(String, String), SecretError> {
 
 fn ca(broker: &BrokerSpec, secrets: &ObjectSecrets) -> Result<Option<String>, SecretError> {
     match (&broker.ca_secret_ref, &secrets.broker_ca) {
-        (Some(reference), Some(data)) => Ok(Some(data.as_ref().map_err(Clone::clone)?.text(&reference.key)?.to_owned())),
+        (Some(reference), Some(data)) => {
+            Ok(Some(data.as_ref().map_err(Clone::clone)?.text(&reference.key)?.to_owned()))
+        }
         _ => Ok(None),
     }
 }

@@ -25,8 +25,15 @@ impl Queues {
     ///
     /// # Errors
     /// What is wrong with the URL.
-    pub fn new(url: &str, user: &str, password: &str, ca_pem: Option<String>, deadline: Duration) -> Result<Self, String> {
-        let mut uri: AMQPUri = url.parse().map_err(|error| format!("amqpUrl {url:?} is not understood: {error}"))?;
+    pub fn new(
+        url: &str,
+        user: &str,
+        password: &str,
+        ca_pem: Option<String>,
+        deadline: Duration,
+    ) -> Result<Self, String> {
+        let mut uri: AMQPUri =
+            url.parse().map_err(|error| format!("amqpUrl {url:?} is not understood: {error}"))?;
         uri.authority.userinfo = AMQPUserInfo { username: user.to_owned(), password: password.to_owned() };
         Ok(Self { uri, ca_pem, deadline, open: Mutex::default() })
     }
@@ -58,7 +65,11 @@ impl Queues {
 
     async fn ask(&self, queue: &str) -> Result<u64, String> {
         let channel = self.channel().await?;
-        let declared = channel.queue_declare(queue.into(), QueueDeclareOptions::default().passive(), FieldTable::default());
+        let declared = channel.queue_declare(
+            queue.into(),
+            QueueDeclareOptions::default().passive(),
+            FieldTable::default(),
+        );
         match declared.await {
             Ok(queue) => Ok(u64::from(queue.message_count())),
             // A failed declare closes the channel; the next question opens another one.
@@ -80,14 +91,16 @@ impl Queues {
             }
             return Ok(again);
         }
-        let (connection, channel) = self.connect().await.map_err(|error| format!("broker {}: {error}", self.uri.authority.host))?;
+        let (connection, channel) =
+            self.connect().await.map_err(|error| format!("broker {}: {error}", self.uri.authority.host))?;
         *open = Some((connection, channel.clone()));
         Ok(channel)
     }
 
     async fn connect(&self) -> lapin::Result<(Connection, Channel)> {
         let tls = OwnedTLSConfig { identity: None, cert_chain: self.ca_pem.clone() };
-        let properties = ConnectionProperties::default().with_connection_name("region-operator drain checks".into());
+        let properties =
+            ConnectionProperties::default().with_connection_name("region-operator drain checks".into());
         let connection = self.uri.clone().connect_with_config(properties, tls, default_runtime()?).await?;
         let channel = connection.create_channel().await?;
         Ok((connection, channel))

@@ -47,7 +47,12 @@ fn ready(inputs: &Inputs<'_>) -> Said {
     match plan.phase {
         Phase::WaitForUser => return said(State::False, reason::WAITS_FOR_USER, &plan.reason),
         Phase::Releasing => return said(State::False, reason::RELEASING, &plan.reason),
-        Phase::Starting | Phase::Preparing | Phase::Draining | Phase::Promoting | Phase::Opening | Phase::Aborting => {
+        Phase::Starting
+        | Phase::Preparing
+        | Phase::Draining
+        | Phase::Promoting
+        | Phase::Opening
+        | Phase::Aborting => {
             return said(State::False, reason::RUN_OPEN, &plan.reason);
         }
         Phase::Observing | Phase::Steady => {}
@@ -62,12 +67,17 @@ fn ready(inputs: &Inputs<'_>) -> Said {
         let message = format!("{active} is active, the spec asks for {}", inputs.intent.mine.active);
         return said(State::False, reason::FINDING, message);
     }
-    let in_the_way = |code: &Code| matches!(code, Code::WorkloadsNotReady | Code::NothingSelected | Code::LeaseExpired);
+    let in_the_way =
+        |code: &Code| matches!(code, Code::WorkloadsNotReady | Code::NothingSelected | Code::LeaseExpired);
     if let Some(finding) = plan.findings.iter().find(|finding| in_the_way(&finding.code)) {
         return said(State::False, reason::FINDING, format!("{}: {}", finding.code.text(), finding.message));
     }
     if !holds_open(inputs) {
-        return said(State::False, reason::RUN_OPEN, "the region that holds the lease is not yet open for traffic");
+        return said(
+            State::False,
+            reason::RUN_OPEN,
+            "the region that holds the lease is not yet open for traffic",
+        );
     }
     let reason = if plan.phase == Phase::Observing { reason::OBSERVING } else { reason::AS_WANTED };
     said(State::True, reason, &plan.reason)
@@ -79,7 +89,11 @@ fn standby_ready(inputs: &Inputs<'_>) -> Said {
         return said(State::False, reason::RUN_OPEN, "a run is open");
     }
     let Some(preview) = &inputs.preview else {
-        return said(State::Unknown, reason::UNKNOWN, "who holds the lease is not known, so no switch can be told");
+        return said(
+            State::Unknown,
+            reason::UNKNOWN,
+            "who holds the lease is not known, so no switch can be told",
+        );
     };
     match preview.blocking.first() {
         None => said(State::True, reason::AS_WANTED, format!("a switch to {} could start now", preview.to)),
@@ -94,9 +108,15 @@ fn standby_ready(inputs: &Inputs<'_>) -> Said {
 /// Somebody holds a lease that guards accept.
 fn lease_held(inputs: &Inputs<'_>) -> Said {
     let row = match &inputs.world.lease {
-        Fact::Unknown { why } => return said(State::Unknown, reason::UNKNOWN, format!("the lease is not known: {why}")),
+        Fact::Unknown { why } => {
+            return said(State::Unknown, reason::UNKNOWN, format!("the lease is not known: {why}"));
+        }
         Fact::Known { value: None, .. } => {
-            return said(State::False, reason::NOT_FOUND, "the database has no lease of this application; run its migrations");
+            return said(
+                State::False,
+                reason::NOT_FOUND,
+                "the database has no lease of this application; run its migrations",
+            );
         }
         Fact::Known { value: Some(row), .. } => row,
     };
@@ -104,21 +124,33 @@ fn lease_held(inputs: &Inputs<'_>) -> Said {
         return said(State::False, reason::NO_HOLDER, "nobody holds the lease, so nobody can write");
     };
     match row.validity {
-        Validity::Valid => said(State::True, reason::AS_WANTED, format!("{holder} holds epoch {}", row.epoch)),
-        Validity::Unlimited => said(State::True, reason::AS_WANTED, format!("{holder} holds epoch {} without a limit", row.epoch)),
-        Validity::NeverRenewed => {
-            said(State::False, reason::EXPIRED, format!("epoch {} of {holder} waits for its keeper's first renewal", row.epoch))
+        Validity::Valid => {
+            said(State::True, reason::AS_WANTED, format!("{holder} holds epoch {}", row.epoch))
         }
-        Validity::Expired => {
-            said(State::False, reason::EXPIRED, format!("the lease of {holder} has run out; look at its keeper"))
-        }
+        Validity::Unlimited => said(
+            State::True,
+            reason::AS_WANTED,
+            format!("{holder} holds epoch {} without a limit", row.epoch),
+        ),
+        Validity::NeverRenewed => said(
+            State::False,
+            reason::EXPIRED,
+            format!("epoch {} of {holder} waits for its keeper's first renewal", row.epoch),
+        ),
+        Validity::Expired => said(
+            State::False,
+            reason::EXPIRED,
+            format!("the lease of {holder} has run out; look at its keeper"),
+        ),
     }
 }
 
 fn peer_reachable(inputs: &Inputs<'_>) -> Said {
     match &inputs.intent.peer {
         Fact::Known { .. } => said(State::True, reason::AS_WANTED, "the other cluster's object was read"),
-        Fact::Unknown { why } if why.contains("has no TradingRegion") => said(State::False, reason::NOT_FOUND, why),
+        Fact::Unknown { why } if why.contains("has no TradingRegion") => {
+            said(State::False, reason::NOT_FOUND, why)
+        }
         Fact::Unknown { why } => said(State::False, reason::UNREACHABLE, why),
     }
 }
@@ -130,11 +162,17 @@ fn spec_agreed(inputs: &Inputs<'_>) -> Said {
             said(State::True, reason::AS_WANTED, format!("both copies name {}", inputs.intent.mine.active))
         }
         Some(peer) if peer.active != inputs.intent.mine.active => {
-            let message =
-                format!("this copy names {}, the other copy names {}", inputs.intent.mine.active, peer.active);
+            let message = format!(
+                "this copy names {}, the other copy names {}",
+                inputs.intent.mine.active, peer.active
+            );
             said(State::False, reason::COPIES_DIFFER, message)
         }
-        Some(_) => said(State::False, reason::COPIES_DIFFER, "the copies name the same region and differ elsewhere in the spec"),
+        Some(_) => said(
+            State::False,
+            reason::COPIES_DIFFER,
+            "the copies name the same region and differ elsewhere in the spec",
+        ),
     }
 }
 

@@ -8,7 +8,11 @@ use super::{Inputs, times};
 use crate::apply::Outcome;
 
 /// Ends the time of each proved step. Answers the steps whose time ended just now, with what it was.
-pub fn prove(side: &mut SideReport, proved: &[StepKind], now: Timestamp) -> Vec<(StepKind, jiff::SignedDuration)> {
+pub fn prove(
+    side: &mut SideReport,
+    proved: &[StepKind],
+    now: Timestamp,
+) -> Vec<(StepKind, jiff::SignedDuration)> {
     let Some(run) = side.run.as_mut() else { return Vec::new() };
     let open = run.steps.iter_mut().filter(|r| r.finished_at.is_none() && proved.contains(&r.step));
     open.map(|record| {
@@ -32,7 +36,13 @@ pub fn note_attempt(run: &mut RunReport, kind: StepKind, began: Timestamp, outco
             false
         }
         None => {
-            run.steps.push(StepRecord { step: kind, started_at: began, finished_at: None, attempts: 1, note });
+            run.steps.push(StepRecord {
+                step: kind,
+                started_at: began,
+                finished_at: None,
+                attempts: 1,
+                note,
+            });
             true
         }
     }
@@ -41,7 +51,9 @@ pub fn note_attempt(run: &mut RunReport, kind: StepKind, began: Timestamp, outco
 /// The history with the own last run in it once that has ended. A run in which one region only started is no move.
 pub(super) fn of(inputs: &Inputs<'_>, previous: &[RunSummary]) -> Vec<RunSummary> {
     let mut history = previous.to_vec();
-    let Some(run) = inputs.side.run.as_ref().filter(|run| run.mark.ended() && !run.is_start()) else { return history };
+    let Some(run) = inputs.side.run.as_ref().filter(|run| run.mark.ended() && !run.is_start()) else {
+        return history;
+    };
     let known = history.first().is_some_and(|newest| newest.id == run.id);
     // The other side's steps come in until it has left the run too.
     if known && peer_part(inputs, run).is_none() {

@@ -4,11 +4,14 @@ mod conditions;
 mod history;
 mod times;
 
-use crds::{CheckReading, DurationReading, Duration as Span, LeaseReading, Preview, PreviewStep, TradingRegion, TradingRegionStatus};
+use crds::{
+    CheckReading, Duration as Span, DurationReading, LeaseReading, Preview, PreviewStep, TradingRegion,
+    TradingRegionStatus,
+};
 use jiff::{SignedDuration, Timestamp};
 use region_plan::{Fact, Finding, Intent, Opened, Plan, Region, SideReport, World};
 
-pub use history::{prove, note_attempt};
+pub use history::{note_attempt, prove};
 
 /// Bounds of the lists in the schema.
 const MOST_WAITS: usize = 32;
@@ -61,7 +64,11 @@ pub fn build(inputs: Inputs<'_>) -> TradingRegionStatus {
         reason: Some(inputs.plan.reason.clone()),
         waits,
         findings: first(&inputs.plan.findings, MOST_FINDINGS),
-        preview: if run_open { None } else { inputs.preview.as_ref().map(|preview| shown(preview, &history)) },
+        preview: if run_open {
+            None
+        } else {
+            inputs.preview.as_ref().map(|preview| shown(preview, &history))
+        },
         current_run: inputs.side.open_run().map(|run| history::summary(&inputs, run)),
         history,
         lag: inputs.lag.as_ref().map(|lag| DurationReading::from(&lag.clone().map(Span::from))),
@@ -109,7 +116,12 @@ fn shown(preview: &region_plan::Preview, history: &[crds::RunSummary]) -> Previe
 }
 
 /// Whether `new` is worth a write over what the object holds, last written at `written`.
-pub fn worth_writing(old: Option<&TradingRegionStatus>, new: &TradingRegionStatus, written: Option<Timestamp>, now: Timestamp) -> bool {
+pub fn worth_writing(
+    old: Option<&TradingRegionStatus>,
+    new: &TradingRegionStatus,
+    written: Option<Timestamp>,
+    now: Timestamp,
+) -> bool {
     let Some(old) = old else { return true };
     if steady_part(old) != steady_part(new) {
         return true;
@@ -123,6 +135,7 @@ fn steady_part(status: &TradingRegionStatus) -> TradingRegionStatus {
     let mut part = status.clone();
     part.lag = None;
     part.lease = None;
+    part.reason = part.reason.as_deref().map(without_digits);
     for check in &mut part.drain {
         check.at = None;
         check.value = check.value.map(|_| 0);
@@ -149,7 +162,12 @@ fn without_digits(text: &str) -> String {
 
 /// Whether the own side holds a lease that has been opened for traffic.
 pub(crate) fn holds_open(inputs: &Inputs<'_>) -> bool {
-    inputs.world.lease.get().and_then(Option::as_ref).is_some_and(|row| row.holder.is_some() && row.opened == Opened::Intake)
+    inputs
+        .world
+        .lease
+        .get()
+        .and_then(Option::as_ref)
+        .is_some_and(|row| row.holder.is_some() && row.opened == Opened::Intake)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use crds::conditions::{LEASE_HELD, PEER_REACHABLE, READY, SPEC_AGREED, STANDBY_READY, VALID};
 use region_plan::{
-    ControlKey, ControlState, Epoch, Fresh, GrantId, LeaseView, Mark, Phase, RunId, RunReport, StepKind, Validity,
+    ControlKey, ControlState, Epoch, Fresh, GrantId, LeaseView, Mark, Phase, RunId, RunReport, StepKind,
+    Validity,
 };
 use uuid::Uuid;
 

@@ -31,7 +31,10 @@ fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<Duration> {
 }
 
 /// The median of one part of the time over the finished runs.
-pub(super) fn median(history: &[RunSummary], part: impl Fn(&RunTimes) -> Option<Duration>) -> Option<Duration> {
+pub(super) fn median(
+    history: &[RunSummary],
+    part: impl Fn(&RunTimes) -> Option<Duration>,
+) -> Option<Duration> {
     middle(finished_runs(history).filter_map(|run| part(&run.times)).map(Duration::get).collect())
 }
 
