@@ -77,8 +77,11 @@ fn record_hooks(ctx: &Context<'_>, run: &RunReport) -> Option<Draft> {
     Some(Draft::record(ctx, phase, Recorded::HookDone, changed))
 }
 
-/// `managed: Observe`: the same decision, told and not made.
+/// `managed: Observe`: the same decision, told and not made. Only a leaving object is let go: it owes nobody anything.
 fn observed_only(mut plan: Plan) -> Plan {
+    if plan.phase == Phase::Releasing {
+        return plan;
+    }
     let would: Vec<&str> = plan.steps.iter().map(|step| step.kind().name()).collect();
     plan.reason = match would.as_slice() {
         [] => format!("observing only; {}", plan.reason),

@@ -176,6 +176,16 @@ fn observing_decides_and_does_nothing() {
     assert!(universe.plan(1).reason.contains("would now do RecordProposed"), "{}", universe.plan(1).reason);
 }
 
+#[test]
+fn an_object_that_is_only_observed_may_go_and_leaves_the_lease_alone() {
+    let mut universe = Universe::active();
+    universe.management = Management::Observe;
+    universe.sides.iter_mut().for_each(|side| side.deleting = true);
+    universe.settle(10);
+    assert!(universe.sides.iter().all(|side| !side.finalizer));
+    assert_eq!(universe.lease.validity, Validity::Valid);
+}
+
 /// Hides one fact of a world.
 fn hide(world: &mut World, fact: usize) {
     let why = "hidden by the test";

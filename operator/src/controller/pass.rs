@@ -7,7 +7,7 @@ use crds::{FINALIZER, TradingRegion, TradingRegionStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
-use region_plan::{Epoch, Management, Plan, RunReport, SideReport, Step, decide, preview};
+use region_plan::{Epoch, Plan, RunReport, SideReport, Step, decide, preview};
 
 use super::pace::pace;
 use super::tell::Teller;
@@ -66,16 +66,8 @@ pub(super) async fn pass(
     };
     let seen = observer.observe(&object, &sources, &rivals).await;
     let now = clock::now();
-    let plan = with_leaving(decide(now, &operator.me, &seen.intent, &seen.world), &seen);
+    let plan = decide(now, &operator.me, &seen.intent, &seen.world);
     Pass { operator, object, writer, sources, seen, plan, now }.act().await
-}
-
-/// An object that is only observed owes nobody anything: it may go.
-fn with_leaving(mut plan: Plan, seen: &Observation) -> Plan {
-    if seen.intent.deleting && seen.intent.management == Management::Observe {
-        plan.steps = vec![Step::RemoveFinalizer];
-    }
-    plan
 }
 
 fn rivals(object: &TradingRegion, objects: &Store<Guarded>) -> Vec<Rival> {
