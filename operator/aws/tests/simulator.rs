@@ -1,4 +1,5 @@
 //! The ARC client against the simulated account: TLS, signatures, safety rules.
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 #[path = "support/simulator.rs"]
 mod simulator;

@@ -1,4 +1,5 @@
 //! The keeper on a real PostgreSQL and the simulated ARC cluster.
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 #[path = "../../aws/tests/support/simulator.rs"]
 mod simulator;

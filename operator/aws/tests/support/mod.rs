@@ -1,5 +1,6 @@
 //! Servers that speak just enough of AWS's wire to put the clients into every situation.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

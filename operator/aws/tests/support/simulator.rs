@@ -1,5 +1,6 @@
 //! A simulated AWS account on free ports of this machine, with TLS under a CA of its own.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
