@@ -75,7 +75,8 @@ async fn a_fence_in_the_middle_closes_the_gate_and_the_next_epoch_finishes_the_w
     let pipeline = world.pipeline().await;
     let switch = async {
         let rows = "select count(*) from trading.inbound_raw";
-        eventually("messages flow", async || (world.number(rows).await > 100).then_some(())).await;
+        let sent = "select count(*) from trading.outbox where sent_at is not null";
+        eventually("answers flow", async || (world.number(sent).await > 50).then_some(())).await;
         let epoch = world.fence().await;
         for process in &pipeline {
             eventually("the gate closes", async || {

@@ -1,7 +1,7 @@
 //! A pipeline on throw-away servers: one PostgreSQL and one RabbitMQ for the whole test program, a database and a
 //! virtual host for each test.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
