@@ -75,7 +75,7 @@ pub enum Decision {
     /// New, and the other party's report was waiting: both sides now have the outcome.
     Paired {
         /// The report that was waiting.
-        counterpart: Side,
+        counterpart: Box<Side>,
         /// What the comparison gave.
         outcome: Outcome,
     },
@@ -126,7 +126,7 @@ impl Book {
         };
         let outcome = Outcome::of(side.terms(), counterpart.side.terms());
         counterpart.status = outcome.status();
-        let counterpart = counterpart.side.clone();
+        let counterpart = Box::new(counterpart.side.clone());
         self.known.insert(identity, Known { side, status: outcome.status() });
         Decision::Paired { counterpart, outcome }
     }

@@ -1,5 +1,7 @@
 //! The rules of matching, and that they hold for every order of arrival, repetition and restart.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: failing is how they report")]
+
 use std::collections::HashMap;
 
 use jiff::civil::{Date, date};
@@ -38,7 +40,10 @@ fn two_reports_with_equal_terms_match() {
     let first = side("QAINS012", key("1", DAY), terms("AMZN", 1850, 2));
     assert_eq!(book.take(first.clone()), Decision::Open);
     let decision = book.take(side("QABRO010", key("1", DAY), terms("AMZN", 1850, 2)));
-    assert_eq!(decision, Decision::Paired { counterpart: first.clone(), outcome: Outcome::Matched });
+    assert_eq!(
+        decision,
+        Decision::Paired { counterpart: Box::new(first.clone()), outcome: Outcome::Matched }
+    );
     assert_eq!(book.status(first.identity()), Some(Status::Matched));
 }
 
@@ -152,7 +157,7 @@ proptest! {
                         prop_assert!(!repeat);
                         let status = outcome.status();
                         prop_assert_eq!(stored[counterpart.identity()].status, Status::Unmatched);
-                        stored.insert(counterpart.identity().clone(), Known { side: counterpart, status });
+                        stored.insert(counterpart.identity().clone(), Known { side: *counterpart, status });
                         stored.insert(side.identity().clone(), Known { side: side.clone(), status });
                     }
                     Decision::Repeat => prop_assert!(repeat),

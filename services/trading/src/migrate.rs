@@ -164,7 +164,7 @@ async fn verify_standby(client: &Client, began: Instant) -> Result<Done, Migrate
     let wanted = embedded::migrations::runner()
         .get_migrations()
         .iter()
-        .map(|migration| i32::try_from(migration.version()).unwrap_or(i32::MAX))
+        .map(refinery::Migration::version)
         .max()
         .unwrap_or_default();
     // The table itself may not have arrived: then nothing has.

@@ -2,6 +2,12 @@
 //! virtual host for each test.
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: failing is how they report"
+)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
