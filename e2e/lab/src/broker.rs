@@ -134,20 +134,29 @@ disk_free_limit.absolute = 50MB
 /// How often a quorum queue reports its counts, in milliseconds: a drain check must not read old ones.
 const ADVANCED: &str = "[{rabbit, [{quorum_tick_interval, 500}]}].\n";
 
-/// What users may do: (user, tags, configure, write, read). Publishing by queue name writes to `amq.default`.
+/// The write permission of customers; an operator that takes it wraps it so that it matches nothing.
+const SUBMIT: &str = r"^trade-matching\.in\.trades$";
+const SUBMIT_TAKEN: &str = r"(?!)(^trade-matching\.in\.trades$)";
+
+/// What users may do: tags, then configure, write, read. The least that the application needs (`docs/wiring.md`).
 fn permissions(user: &str, region: Region) -> (Value, [&'static str; 3]) {
-    const ALL_OURS: &str = r"^(amq\.default|trade-matching\..*)$";
+    const ALL_OURS: &str = r"^trade-matching\.";
     let none = "^$";
     match user {
         // The operator takes and gives this one: only the region that is active first begins with it.
-        "customer-submit" if region == Region::UsEast1 => {
-            (json!([]), [none, r"^(amq\.default|trade-matching\.in\.trades)$", none])
-        }
-        "customer-submit" => (json!([]), [none, none, none]),
+        "customer-submit" if region == Region::UsEast1 => (json!([]), [none, SUBMIT, none]),
+        "customer-submit" => (json!([]), [none, SUBMIT_TAKEN, none]),
         "customer-answers" => (json!([]), [none, none, r"^trade-matching\.out\.trades$"]),
-        "tm-inbound" => (json!([]), [none, ALL_OURS, r"^trade-matching\.in\.trades$"]),
-        "tm-ingestion" => (json!([]), [none, ALL_OURS, r"^trade-matching\.ingestion\.trades$"]),
-        "tm-core" => (json!([]), [none, ALL_OURS, r"^trade-matching\.core\.trades$"]),
+        "tm-inbound" => {
+            (json!([]), [none, r"^trade-matching\.ingestion\.trades$", r"^trade-matching\.in\.trades$"])
+        }
+        "tm-ingestion" => {
+            (json!([]), [none, r"^trade-matching\.core\.trades$", r"^trade-matching\.ingestion\.trades$"])
+        }
+        "tm-core" => {
+            let write = r"^trade-matching\.(in|ingestion|core|out)\.trades$";
+            (json!([]), [none, write, r"^trade-matching\.core\.trades$"])
+        }
         "trading-migrator" => (json!([]), [ALL_OURS, ALL_OURS, ALL_OURS]),
         "region-operator" => (json!(["administrator"]), [".*", ".*", ".*"]),
         _ => (json!([]), [none, none, none]),
@@ -204,8 +213,8 @@ mod tests {
             let all = definitions["permissions"].as_array().unwrap().clone();
             all.iter().find(|entry| entry["user"] == "customer-submit").unwrap()["write"].clone()
         };
-        assert_eq!(write(Region::UsEast1), r"^(amq\.default|trade-matching\.in\.trades)$");
-        assert_eq!(write(Region::UsWest2), "^$");
+        assert_eq!(write(Region::UsEast1), SUBMIT);
+        assert_eq!(write(Region::UsWest2), SUBMIT_TAKEN);
     }
 
     #[test]

@@ -22,6 +22,8 @@ const PRODUCT: [(&str, &[&str]); 2] = [
     ("localhost/trading-region-operator:dev", &["region-operator", "region-keeper", "kubectl-region"]),
 ];
 
+/// Changes when images are laid out differently, so that cached archives are made anew.
+const LAYOUT: &str = "programs in /, PATH=/";
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CALL: Duration = Duration::from_secs(60);
 
@@ -49,14 +51,11 @@ pub(crate) fn ensure(binaries: &Binaries, built: &Path) -> Result<Vec<PathBuf>> 
 
 /// The archive of an image with these programs in `/`; the first is its entry point.
 fn archive(folder: &Path, name: &str, programs: &[PathBuf]) -> Result<PathBuf> {
-    let key = cache::key(
-        programs
-            .iter()
-            .map(|program| fingerprint(program))
-            .collect::<Result<Vec<_>>>()?
-            .iter()
-            .map(String::as_bytes),
-    );
+    let mut parts = vec![LAYOUT.to_owned()];
+    for program in programs {
+        parts.push(fingerprint(program)?);
+    }
+    let key = cache::key(parts.iter().map(String::as_bytes));
     let file_name = name.replace(['/', ':'], "_");
     let target = folder.join(format!("{file_name}-{key}.tar"));
     let _lock = cache::lock(&folder.join(format!(".{file_name}.lock")))?;
@@ -131,7 +130,7 @@ fn pack(work: &Path, name: &str, programs: &[PathBuf]) -> Result<PathBuf> {
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": {"Entrypoint": [format!("/{entry}")], "User": "65532:65532", "WorkingDir": "/"},
+        "config": {"Entrypoint": [format!("/{entry}")], "Env": ["PATH=/"], "User": "65532:65532", "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
     });
     let config = add_blob(&blobs, config.to_string().as_bytes())?;

@@ -33,6 +33,12 @@ const QUEUE_LENGTH_MAX: i32 = 1_000_000;
 /// Options of the migrator.
 #[derive(Args, Clone, Debug)]
 pub struct MigrateArgs {
+    /// Application whose lease row is made
+    #[arg(long, env = "APP", default_value = "trade-matching")]
+    app: String,
+    /// Seconds that one renewal of its lease lasts, 10 to 60; the object's `database.lease.duration`
+    #[arg(long, env = "LEASE_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(10..=60))]
+    lease_seconds: u64,
     #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
@@ -99,6 +105,7 @@ pub async fn from_args(args: MigrateArgs) -> Result<Done, MigrateError> {
     let broker = Broker::new(BrokerConfig::from_args(&args.broker, "trading-migrator")?);
     let until = Instant::now() + Duration::from_secs(args.wait_seconds);
     let mut done = database(&options, until).await?;
+    done.extend(enroll(&options, &args.app, Duration::from_secs(args.lease_seconds)).await?);
     done.extend(declare_when_reachable(&broker, until).await?);
     broker.close().await;
     Ok(done)
@@ -129,14 +136,25 @@ pub async fn database(options: &ConnectOptions, until: Instant) -> Result<Done, 
     }
 }
 
+/// Makes the application's lease row, held by nobody, or sets how long its renewals last. Nothing on a standby:
+/// the row arrives with the rest.
+async fn enroll(options: &ConnectOptions, app: &str, lease: Duration) -> Result<Done, MigrateError> {
+    let client = connect(options).await?;
+    if in_recovery(&client).await? {
+        return Ok(Done::new());
+    }
+    region_lease::enroll(&client, app, lease).await?;
+    Ok(vec![format!("enrolled {app} with a lease of {} s", lease.as_secs())])
+}
+
+async fn in_recovery(client: &Client) -> Result<bool, MigrateError> {
+    let row = client.query_one("select pg_is_in_recovery()", &[]).await;
+    row.and_then(|row| row.try_get(0)).map_err(MigrateError::Bootstrap)
+}
+
 async fn attempt(options: &ConnectOptions, began: Instant) -> Result<Done, MigrateError> {
     let mut client = connect(options).await?;
-    let standby: bool = client
-        .query_one("select pg_is_in_recovery()", &[])
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(MigrateError::Bootstrap)?;
-    if standby {
+    if in_recovery(&client).await? {
         return verify_standby(&client, began).await;
     }
     let mut done: Done = region_lease::migrate(&mut client).await?;
