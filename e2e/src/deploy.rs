@@ -22,9 +22,10 @@ pub fn repository() -> PathBuf {
 /// # Errors
 /// When Helm fails; its own words are in the error.
 pub async fn install(facts: &Facts) -> Result<()> {
-    try_join_all(Region::ALL.map(|region| operator(facts, region))).await?;
     // The migrations run where the database is the primary; the other region's job waits until they have arrived.
+    // They come first: a keeper is ready when it can read the lease.
     try_join_all(Region::ALL.map(|region| application(facts, region))).await?;
+    try_join_all(Region::ALL.map(|region| operator(facts, region))).await?;
     Ok(())
 }
 
