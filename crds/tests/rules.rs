@@ -1,4 +1,5 @@
 //! Every rule of the definition accepts what it should and refuses what it should, with the message that it has.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod cases;
 

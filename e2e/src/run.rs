@@ -55,8 +55,10 @@ async fn steady(clusters: &Clusters, active: Region) -> Result<Look<()>> {
     let mut seen = Vec::new();
     let mut all = true;
     for region in Region::ALL {
-        let status = clusters.status(region).await?;
-        all &= settled(&status, active);
+        let object = clusters.object(region).await?;
+        let newest = object.metadata.generation;
+        let status = object.status.unwrap_or_default();
+        all &= status.observed_generation == newest && settled(&status, active);
         seen.push(format!("{region}: {}", sentence(&status)));
     }
     Ok(if all { Look::Seen(()) } else { Look::NotYet(seen.join("; ")) })

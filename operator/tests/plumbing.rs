@@ -1,5 +1,6 @@
 //! The operator's plumbing against an API server in this process: leadership, compare-and-set, dead peers, bounded
 //! retries, objects that cannot be decoded.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod support;
 

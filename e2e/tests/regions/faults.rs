@@ -24,7 +24,7 @@ impl Drop for Faults {
 async fn a_switch_ends_with_one_endpoint_dead_and_one_hung() -> Result<()> {
     let rig = Rig::ready().await?;
     let lab = rig.clusters.facts.lab();
-    let body = r#"{"arc":{"endpoints":{"us-east-1":{"mode":"dead"},"eu-west-1":{"mode":"hung"}}}}"#;
+    let body = r#"{"arc": {"us-east-1": {"mode": "dead"}, "eu-west-1": {"mode": "hung"}}}"#;
     control::request(&lab, "PATCH", "/faults", body).context("breaking two endpoints")?;
     let _back = Faults(lab);
     let parts = run::switch(&rig.clusters, &rig.there("two endpoints broken")).await?;

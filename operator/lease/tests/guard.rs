@@ -1,4 +1,5 @@
 //! What the database refuses to writers, and what it takes, on a real PostgreSQL.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod support;
 

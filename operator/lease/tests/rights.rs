@@ -1,4 +1,5 @@
 //! Each role may do its own and nothing else.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod support;
 

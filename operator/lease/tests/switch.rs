@@ -1,4 +1,5 @@
 //! Fence, abort, grant and restart on a real PostgreSQL, with writers that race them.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod support;
 

@@ -62,7 +62,7 @@ impl<'a> Context<'a> {
 
     /// The entries of a batch that are not yet agreed, or nothing when the batch was accepted somewhere and only
     /// has to spread: a change takes up to 15 s to reach all endpoints, and changes are limited to three a second.
-    pub(crate) fn to_flip(&self, batch: &[(ControlKey, Switch)]) -> Vec<(ControlKey, Switch)> {
+    pub(crate) fn not_flipped(&self, batch: &[(ControlKey, Switch)]) -> Vec<(ControlKey, Switch)> {
         let state = |key: &ControlKey| self.world.controls.get(key).copied().unwrap_or_default();
         let seen = |(key, wanted): &(ControlKey, Switch)| match wanted {
             Switch::On => state(key).on,

@@ -132,7 +132,7 @@ fn lease_valid(row: &LeaseView, draft: &mut Draft) -> bool {
 
 /// Adds a flip of what is not agreed yet, or a wait for its spreading.
 pub(crate) fn flip(ctx: &Context<'_>, what: Flipped, batch: &[(ControlKey, Switch)], draft: &mut Draft) {
-    let missing = ctx.to_flip(batch);
+    let missing = ctx.not_flipped(batch);
     if !missing.is_empty() {
         draft.step(Step::Flip { what, batch: missing });
     } else if !ctx.flipped(batch) {

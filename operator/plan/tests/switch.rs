@@ -1,4 +1,5 @@
 //! Whole runs, both sides deciding in turn on a small universe.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod support;
 

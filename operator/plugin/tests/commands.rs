@@ -1,4 +1,5 @@
 //! The program itself: what needs no cluster, and how it ends.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 use std::process::{Command, Output};
 

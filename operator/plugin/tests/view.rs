@@ -1,4 +1,5 @@
 //! Recorded states: what the view says of each, as text and as JSON, and how commands end in it.
+#![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 use std::path::{Path, PathBuf};
 

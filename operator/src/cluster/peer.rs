@@ -35,11 +35,16 @@ pub type Wish = mpsc::Sender<()>;
 /// The other side's object as it was read; `None`: it does not exist there.
 pub type PeerCopy = Option<Arc<TradingRegion>>;
 
+/// Namespace, name and key of a secret.
+type SecretKey = (String, String, String);
+/// The secret's resourceVersion that a reader was made from.
+type SecretVersion = String;
+
 /// Readers of other clusters, one for each secret.
 pub struct Peers {
     secrets: Arc<Secrets>,
     wish: Wish,
-    readers: Mutex<HashMap<(String, String, String), (String, Arc<PeerReader>)>>,
+    readers: Mutex<HashMap<SecretKey, (SecretVersion, Arc<PeerReader>)>>,
 }
 
 impl Peers {

@@ -141,6 +141,7 @@ async fn reconcile(guarded: Arc<Guarded>, running: Arc<Running>) -> Result<Actio
     answer
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the controller wants")]
 fn error_policy(guarded: Arc<Guarded>, _: &PassError, running: Arc<Running>) -> Action {
     let uid = guarded.meta().uid.clone().unwrap_or_default();
     Action::requeue(running.operator.backoff.failed(&uid, rand::random()))

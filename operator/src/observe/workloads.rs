@@ -58,7 +58,7 @@ fn sum_up(
     let mut found = Workloads::default();
     for deployment in selected {
         let taken = |rival: &&Rival| rival.selector.iter().all(|(k, v)| deployment.labels.get(k) == Some(v));
-        if older.iter().any(|rival| taken(rival)) {
+        if older.iter().any(taken) {
             found.conflicts.push(deployment.name.clone());
         } else {
             found.items.push(workload(object, deployment, autoscaled(&deployment.name)));

@@ -161,6 +161,7 @@ impl Database {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a reading is used up by what it shows")]
 fn seen(reading: Reading) -> Seen {
     let now = reading.clock.now;
     let row = reading.row.as_ref();
