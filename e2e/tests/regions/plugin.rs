@@ -37,22 +37,22 @@ async fn status_plan_switch_and_history_tell_the_truth() -> Result<()> {
         text(&status)
     );
 
-    let plan = region(&rig, &["plan", "trade-matching", "-o", "json"]).await?;
+    let plan = region(&rig, &["plan", there, "trade-matching", "-o", "json"]).await?;
     assert_eq!(plan.status.code(), Some(0), "{}", text(&plan));
     let view: Value = serde_json::from_slice(&plan.stdout).context("the plan as JSON")?;
-    let hash = find(&view, "planHash").context("a plan hash in the view")?.to_owned();
+    let hash = find(&view, "hash").context("a plan hash in the view")?.to_owned();
 
-    let blind = region(&rig, &["switch", "trade-matching", there, "--reason", "test"]).await?;
+    let blind = region(&rig, &["switch", there, "trade-matching", "--reason", "test"]).await?;
     assert_ne!(blind.status.code(), Some(0), "a switch without a terminal needs the plan's hash");
     let changed = region(
         &rig,
-        &["switch", "trade-matching", there, "--reason", "test", "--confirm", "0000000000000000"],
+        &["switch", there, "trade-matching", "--reason", "test", "--confirm", "0000000000000000"],
     )
     .await?;
     assert_eq!(changed.status.code(), Some(5), "{}", text(&changed));
 
     let switched =
-        region(&rig, &["switch", "trade-matching", there, "--reason", "by the plugin", "--confirm", &hash])
+        region(&rig, &["switch", there, "trade-matching", "--reason", "by the plugin", "--confirm", &hash])
             .await?;
     println!("{}", text(&switched));
     assert_eq!(switched.status.code(), Some(0), "{}", text(&switched));
