@@ -1,6 +1,7 @@
 //! The one way in to everything that is not the product itself: `cargo xtask COMMAND`.
 
 mod aws_simulator;
+mod bench;
 mod demo;
 mod lab;
 mod test;
@@ -23,6 +24,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Every test, end to end included.
     Test(test::Arguments),
+    /// Figures, each beside what it is measured against.
+    Bench(bench::Arguments),
     /// Two regions on this machine: start, look at, break, end.
     Lab(lab::Arguments),
     /// Plays AWS; started by the lab.
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::AwsSimulator(arguments) => aws_simulator::run(&arguments),
     };

@@ -77,7 +77,7 @@ pub(crate) fn debian_mirror() -> Result<String> {
         .ok_or_else(|| {
             Error::machine(
                 "apt has no Debian mirror in /etc/apt/sources.list or /etc/apt/sources.list.d",
-                "add one, for example: deb http://deb.debian.org/debian trixie main",
+                "add one, for example: deb http://mirror.example/debian trixie main",
             )
         })
 }
@@ -105,9 +105,9 @@ mod tests {
     fn the_mirror_is_found_in_both_formats_and_never_in_another_archive() {
         let one_line = "# deb http://old/debian bookworm main\ndeb [signed-by=/k.gpg] https://mirror.example/debian/ bookworm main\n";
         assert_eq!(mirror_in(one_line).unwrap(), "https://mirror.example/debian");
-        let paragraphs = "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: bookworm\n";
-        assert_eq!(mirror_in(paragraphs).unwrap(), "http://deb.debian.org/debian");
-        let others = "URIs: http://deb.debian.org/debian-security\ndeb https://packages.example/apt x main\n";
+        let paragraphs = "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\n";
+        assert_eq!(mirror_in(paragraphs).unwrap(), "http://mirror.example/debian");
+        let others = "URIs: http://mirror.example/debian-security\ndeb https://packages.example/apt x main\n";
         assert_eq!(mirror_in(others), None);
     }
 }
