@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use region_plan::{RunReport, StepRecord};
+use region_plan::{RunReport, StepKind, StepRecord};
 
 /// Renders a run: each step with its side, its start since the run began, its length.
 pub fn text(parts: &[RunReport; 2]) -> String {
@@ -21,11 +21,12 @@ pub fn text(parts: &[RunReport; 2]) -> String {
         new.from_epoch,
         new.grant.map_or("-".to_owned(), |grant| grant.epoch.to_string()),
     );
+    // Written as often as there are hooks; each hook has its own line.
+    steps.retain(|(_, step)| step.step != StepKind::RecordHookDone);
     for (part, step) in steps {
         let side = if std::ptr::eq(part, old) { &new.from } else { &new.to };
-        let length = step
-            .finished_at
-            .map_or("open".to_owned(), |end| format!("{:.2} s", seconds(step.started_at, end)));
+        let length =
+            step.finished_at.map_or(String::new(), |end| format!("{:.2} s", seconds(step.started_at, end)));
         let offset = seconds(start, step.started_at);
         let _ = writeln!(text, "  +{offset:>6.2} s  {side:<10}  {:<16} {length:>8}", step.step.name());
     }
