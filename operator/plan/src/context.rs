@@ -60,20 +60,6 @@ impl<'a> Context<'a> {
         self.control(role, region).agreed() == Some(wanted)
     }
 
-    /// The entries of a batch that are not yet agreed, or nothing when the batch was accepted somewhere and only
-    /// has to spread: a change takes up to 15 s to reach all endpoints, and changes are limited to three a second.
-    pub(crate) fn not_flipped(&self, batch: &[(ControlKey, Switch)]) -> Vec<(ControlKey, Switch)> {
-        let state = |key: &ControlKey| self.world.controls.get(key).copied().unwrap_or_default();
-        let seen = |(key, wanted): &(ControlKey, Switch)| match wanted {
-            Switch::On => state(key).on,
-            Switch::Off => state(key).off,
-        };
-        if batch.iter().all(|entry| seen(entry) > 0) {
-            return Vec::new();
-        }
-        batch.iter().filter(|(key, wanted)| state(key).agreed() != Some(*wanted)).cloned().collect()
-    }
-
     /// Whether every entry of a batch is agreed by enough endpoints.
     pub(crate) fn flipped(&self, batch: &[(ControlKey, Switch)]) -> bool {
         batch.iter().all(|(key, wanted)| self.is(key.role, &key.region, *wanted))
@@ -96,6 +82,21 @@ impl<'a> Context<'a> {
     /// Whether a hook point is wanted and has not succeeded in this run.
     pub(crate) fn hook_due(&self, point: HookPoint, run: &RunReport) -> bool {
         self.intent.hooks.contains(&point) && !run.hooks_done.contains(&point)
+    }
+
+    /// A run that takes too long asks for a person, says whether anyone can write, and goes on beside it.
+    pub(crate) fn attention(&self, run: &RunReport, draft: &mut Draft) {
+        if !self.past(run.opened_at, self.intent.limits.attention) || draft.0.phase == Phase::WaitForUser {
+            return;
+        }
+        let writes = match self.lease() {
+            Some(row) if row.holder.is_some() => "the lease is held",
+            Some(_) => "nobody can write now",
+            None => "it is not known whether anyone can write",
+        };
+        let reason = format!("{}: takes too long; {writes}", draft.0.reason);
+        draft.finding(Code::RunSlow, reason.clone());
+        draft.phase(Phase::WaitForUser, reason);
     }
 
     pub(crate) fn past(&self, since: Timestamp, limit: SignedDuration) -> bool {

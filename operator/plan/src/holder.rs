@@ -62,7 +62,7 @@ fn traffic(ctx: &Context<'_>, row: &LeaseView, run: Option<&RunReport>, draft: &
     }
     flip(ctx, Flipped::IngressOn, &ingress, draft);
     match ctx.fresh(&ctx.world.broker) {
-        Some(broker) if broker.customers_may_write => {}
+        Some(broker) if broker.all_customers_may_write => {}
         Some(_) => draft.step(Step::OpenBroker),
         None => draft.wait("the broker to answer, to let customers publish"),
     }
@@ -130,13 +130,12 @@ fn lease_valid(row: &LeaseView, draft: &mut Draft) -> bool {
     }
 }
 
-/// Adds a flip of what is not agreed yet, or a wait for its spreading.
+/// Adds the batch, whole, while three endpoints do not agree on all of it. A change takes up to 15 s to reach all
+/// endpoints; the executor pauses between two sendings. What one endpoint says proves nothing: it may be the state of
+/// an earlier switch.
 pub(crate) fn flip(ctx: &Context<'_>, what: Flipped, batch: &[(ControlKey, Switch)], draft: &mut Draft) {
-    let missing = ctx.not_flipped(batch);
-    if !missing.is_empty() {
-        draft.step(Step::Flip { what, batch: missing });
-    } else if !ctx.flipped(batch) {
-        draft.wait(format!("{what:?} to be read back from three ARC endpoints"));
+    if !ctx.flipped(batch) {
+        draft.step(Step::Flip { what, batch: batch.to_vec() });
     }
 }
 

@@ -54,7 +54,7 @@ fn holds(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {
             broker.is_some_and(|broker| !broker.customers_may_write && broker.customer_connections == 0)
         }
         StepKind::CloseAnswers => broker.is_some_and(|broker| broker.answer_connections == 0),
-        StepKind::OpenBroker => broker.is_some_and(|broker| broker.customers_may_write),
+        StepKind::OpenBroker => broker.is_some_and(|broker| broker.all_customers_may_write),
         StepKind::AbortRun => row.is_some_and(|row| row.aborted_run == Some(run.id)),
         StepKind::Fence => {
             row.and_then(|row| row.released.as_ref()).is_some_and(|released| released.run == run.id)

@@ -3,7 +3,7 @@
 use crate::context::{Context, Draft};
 use crate::intent::Management;
 use crate::plan::Phase;
-use crate::report::Grant;
+use crate::report::{Grant, Mark, SideReport};
 use crate::step::Step;
 use crate::world::Validity;
 
@@ -19,7 +19,23 @@ pub(crate) fn release(ctx: &Context<'_>) -> Draft {
         Some(Some(row)) if row.holder.as_ref() == Some(ctx.me) && row.validity != Validity::Unlimited => {
             draft.step(Step::ReleaseUnlimited { grant: Grant { epoch: row.epoch, id: row.grant_id } });
         }
+        Some(_) if still_read(ctx) => {
+            draft.wait(format!("{} to read how this side left the run", ctx.other));
+        }
         Some(_) => draft.step(Step::RemoveFinalizer),
     }
     draft
+}
+
+/// A side that declined must stay readable until the other side has drawn its conclusion: after a fence only that
+/// word lets the lease be taken again.
+fn still_read(ctx: &Context<'_>) -> bool {
+    let Some(left) = ctx.world.mine.run.as_ref().filter(|run| run.mark == Mark::Declined && !run.is_start())
+    else {
+        return false;
+    };
+    match ctx.peer_or_absent() {
+        None => true,
+        Some(peer) => peer.and_then(SideReport::open_run).is_some_and(|run| run.id == left.id),
+    }
 }

@@ -1,7 +1,7 @@
 //! The side that gives: accept, close ingress, drain, fence; or give the run up before the fence.
 
 use crate::context::{Context, Draft};
-use crate::holder;
+use crate::holder::{self, Opening};
 use crate::ids::Epoch;
 use crate::intent::{HookPoint, Mode, OnDeadline};
 use crate::plan::Phase;
@@ -246,7 +246,10 @@ fn fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &mut Draft)
             let reason = run.reason.clone().unwrap_or_else(|| "empty".to_owned());
             draft.phase(Phase::Draining, format!("{reason}; giving the lease up"));
         }
-        Some(_) | None => draft.wait(format!("{} to confirm that it takes over", ctx.other)),
+        Some(_) | None => {
+            draft.wait(format!("{} to confirm that it takes over", ctx.other));
+            ctx.attention(run, draft);
+        }
     }
 }
 
@@ -259,6 +262,7 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         None if taken && ctx.peer().is_some() => {
             return end(ctx, run, Mark::Finished, "the new side holds the lease and has left the run");
         }
+        None if ctx.peer_or_absent().is_some() => return forgotten(ctx, run, row),
         _ => {}
     }
     let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
@@ -272,18 +276,37 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         draft.step(Step::CloseAnswers);
     }
     draft.wait_until(format!("{} to be active", ctx.other), run.opened_at, ctx.intent.limits.attention);
+    if !taken {
+        ctx.attention(run, &mut draft);
+    }
     draft
+}
+
+/// The other side's object can be read and does not know the run: its report was lost. Only a person can tell which
+/// side shall write; naming this one is the word that lets it take the lease again.
+fn forgotten(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
+    if ctx.intent.agreed() == Some(ctx.me) {
+        return take_back(ctx, run, row);
+    }
+    let reason = format!(
+        "fenced, and {} no longer knows of the run; nobody can write now. Name {} as activeRegion in both copies to \
+         let it take the lease again, then switch anew",
+        ctx.other, ctx.me
+    );
+    Draft::new(Phase::WaitForUser, reason)
 }
 
 /// The other side declined after the fence: nobody holds the lease, and only this side may take it again.
 fn take_back(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     if row.holder.as_ref() == Some(ctx.me) && row.epoch > run.from_epoch {
-        return end(
-            ctx,
-            run,
-            Mark::Aborted,
-            "the other side declined after the fence; the lease was taken again",
-        );
+        let mut draft = Draft::new(Phase::Aborting, format!("{} holds the lease again and opens", ctx.me));
+        // The run stays open until its hooks have shown that a write goes through in the new epoch.
+        return match holder::open(ctx, row, Some(run), &mut draft) {
+            Opening::Underway => draft,
+            Opening::Open => {
+                end(ctx, run, Mark::Aborted, "declined after the fence; the lease was taken again")
+            }
+        };
     }
     if ctx.fresh(&ctx.world.writable) != Some(&true) {
         let mut draft = Draft::new(Phase::Aborting, "nobody writes: the lease is to be taken again");

@@ -68,6 +68,7 @@ fn before_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
         let mut draft =
             Draft::new(Phase::Preparing, format!("{} cannot be read, so nothing is decided", ctx.other));
         draft.wait(format!("the object in {} to be readable", ctx.other));
+        ctx.attention(run, &mut draft);
         return draft;
     };
     let theirs = peer.run.as_ref().filter(|part| part.id == run.id);
@@ -98,16 +99,31 @@ fn begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
         begun.mark = Mark::Begun;
         return Draft::record(ctx, Phase::Promoting, Recorded::Begun, begun);
     }
+    if ctx.past(run.opened_at, ctx.intent.limits.attention) {
+        return decline(
+            ctx,
+            run,
+            "this region's standby did not show the fence in time: is replication broken?",
+        );
+    }
     let mut draft = Draft::new(Phase::Promoting, "the old side is fenced; its last writes are on their way");
-    draft.wait("this region's standby to show the fence");
+    draft.wait_until("this region's standby to show the fence", run.opened_at, ctx.intent.limits.attention);
     draft
 }
 
 fn warm_up(ctx: &Context<'_>, run: &RunReport) -> Draft {
     let mut draft = Draft::new(Phase::Preparing, format!("warming up {}; customers notice nothing", ctx.me));
     if run.warm {
+        let cold =
+            ctx.fresh(&ctx.world.workloads).is_none_or(|workloads| !holder::unready(workloads).is_empty());
+        if cold {
+            let mut again = run.clone();
+            again.warm = false;
+            return Draft::record(ctx, Phase::Preparing, Recorded::Warm, again);
+        }
         draft.phase(Phase::Draining, format!("{} empties", ctx.other));
         draft.wait(format!("{} to be fenced", ctx.other));
+        ctx.attention(run, &mut draft);
         return draft;
     }
     if ctx.past(run.opened_at, ctx.intent.limits.warm) {
@@ -147,7 +163,7 @@ fn after_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
             }
         }
     }
-    attention(ctx, run, &mut draft);
+    ctx.attention(run, &mut draft);
     draft
 }
 
@@ -208,18 +224,4 @@ fn open_or_finish(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &m
     finished.mark = Mark::Finished;
     finished.ended_at = Some(ctx.now);
     Some(Draft::record(ctx, Phase::Steady, Recorded::Finished, finished))
-}
-
-/// A run that takes too long asks for a person, says whether anyone can write, and goes on beside it.
-fn attention(ctx: &Context<'_>, run: &RunReport, draft: &mut Draft) {
-    if ctx.past(run.opened_at, ctx.intent.limits.attention) && draft.0.phase != Phase::WaitForUser {
-        let writes = match ctx.lease() {
-            Some(row) if row.holder.is_some() => "the new grant exists",
-            Some(_) => "nobody can write now",
-            None => "it is not known whether anyone can write",
-        };
-        let reason = format!("{} and takes too long; {writes}", draft.0.reason);
-        draft.finding(Code::RunSlow, reason.clone());
-        draft.phase(Phase::WaitForUser, reason);
-    }
 }

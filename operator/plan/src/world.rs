@@ -202,8 +202,10 @@ pub struct Workload {
 /// The broker of my own region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broker {
-    /// Whether customers may publish.
+    /// Whether any customer may publish: closed means none.
     pub customers_may_write: bool,
+    /// Whether every customer may publish: open means all.
+    pub all_customers_may_write: bool,
     /// Open connections of users who submit.
     pub customer_connections: u32,
     /// Open connections of users who only read answers.

@@ -156,6 +156,60 @@ fn a_decline_after_the_fence_gives_the_lease_back_to_the_old_side() {
     assert_eq!(universe.grants.len(), 2);
 }
 
+/// Plays east → west until the fence is in the row and west has not seen it.
+fn fenced() -> Universe {
+    let mut universe = Universe::active();
+    universe.want(1);
+    while universe.lease.holder.is_some() {
+        for index in [1, 0] {
+            for step in universe.plan(index).steps {
+                universe.apply(index, &step);
+            }
+        }
+        universe.tick(jiff::SignedDuration::from_secs(1));
+    }
+    universe
+}
+
+#[test]
+fn a_new_side_that_is_deleted_after_the_fence_stays_readable_until_the_old_side_writes_again() {
+    let mut universe = fenced();
+    universe.sides[1].deleting = true;
+    universe.settle(100);
+    assert_eq!((holder(&universe), universe.lease.opened), (Some(EAST), Opened::Intake));
+    assert!(universe.sides[0].broker.all_customers_may_write);
+    assert!(!universe.sides[1].finalizer, "then it may go");
+}
+
+#[test]
+fn a_run_that_the_new_side_forgot_waits_for_a_person_and_ends_by_naming_the_old_side() {
+    let mut universe = fenced();
+    for step in universe.plan(0).steps {
+        universe.apply(0, &step);
+    }
+    universe.sides[1].report.run = None;
+    universe.sides[1].wanted.active = region(0);
+    universe.settle(20);
+    assert_eq!(universe.plan(0).phase, Phase::WaitForUser, "{}", text(&universe.plan(0)));
+    universe.want(0);
+    universe.settle(100);
+    assert_eq!((holder(&universe), universe.lease.opened), (Some(EAST), Opened::Intake));
+}
+
+#[test]
+fn what_one_stale_endpoint_says_does_not_hold_a_flip_back() {
+    let mut universe = fenced();
+    universe.settle(1);
+    let mut world = universe.world(1);
+    world.mine.run.as_mut().expect("a run").mark = Mark::Begun;
+    for (key, state) in &mut world.controls {
+        let west_on = key.region == region(1) && key.role == ControlRole::App;
+        *state = if west_on { ControlState { on: 1, off: 4 } } else { ControlState { on: 4, off: 1 } };
+    }
+    let plan = decide(universe.now, &region(1), &universe.intent(1), &world);
+    assert!(plan.steps.iter().any(|step| step.kind() == StepKind::FlipAppOver), "{}", text(&plan));
+}
+
 #[test]
 fn deletion_hands_the_lease_back_without_a_limit_and_trading_goes_on() {
     let mut universe = Universe::active();

@@ -12,6 +12,8 @@ use super::outcome::Outcome;
 
 /// After an attempt that was made: its proof may take a moment.
 const AFTER_DONE: Duration = Duration::from_millis(250);
+/// After an accepted change of routing controls, which takes 5 s on average to reach all endpoints.
+const AFTER_FLIP: Duration = Duration::from_secs(5);
 /// After a refusal or an unknown end; doubled each time.
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(5);
@@ -48,7 +50,7 @@ impl Pauses {
             Outcome::AlreadyDone => Duration::ZERO,
             Outcome::Done => {
                 entry.failures = 0;
-                AFTER_DONE
+                if matches!(step, Step::Flip { .. }) { AFTER_FLIP } else { AFTER_DONE }
             }
             Outcome::Refused(_) | Outcome::Unknown(_) => {
                 let pause = FIRST.saturating_mul(1 << entry.failures.min(8)).min(LONGEST);

@@ -87,7 +87,8 @@ impl Management {
         let (may_write, customers, readers) =
             futures::future::try_join3(may_write, customers, readers).await?;
         Ok(Broker {
-            customers_may_write: may_write.into_iter().any(|may| may),
+            customers_may_write: may_write.iter().any(|may| *may),
+            all_customers_may_write: may_write.iter().all(|may| *may),
             customer_connections: customers.into_iter().sum(),
             answer_connections: readers.into_iter().sum(),
         })

@@ -199,21 +199,26 @@ fn integer(raw: &RawValue, field: &str) -> Result<i64, Refusal> {
 }
 
 /// A business date: `2026-02-09T00:00:00Z`, or the date alone. A time of day would be lost, so it is refused.
+/// Years of business dates.
+const YEARS: std::ops::RangeInclusive<i16> = 1900..=2999;
+
 fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
     let text = string(required(fields, field)?, field, 40)?;
     let invalid = || {
         let expected = "must be an ISO-8601 date at midnight UTC, like 2026-02-09T00:00:00Z";
         Refusal::of(RefusalCode::Invalid, field, expected)
     };
+    // A year that PostgreSQL's dates cannot hold must not come further than here.
+    let possible = |date: Date| YEARS.contains(&date.year()).then_some(date).ok_or_else(invalid);
     if let Some(date) = (text.len() == 10).then(|| Date::from_str(&text)).and_then(Result::ok) {
-        return Ok(date);
+        return possible(date);
     }
     let instant = jiff::Timestamp::from_str(&text).map_err(|_| invalid())?;
     let local = instant.to_zoned(jiff::tz::TimeZone::UTC).datetime();
     if local.time() != jiff::civil::Time::midnight() {
         return Err(invalid());
     }
-    Ok(local.date())
+    possible(local.date())
 }
 
 fn instructions(fields: &Fields<'_>) -> Result<Option<String>, Refusal> {

@@ -59,7 +59,12 @@ impl Universe {
             workloads: ["core", "inbound"]
                 .map(|name| workload(name, if name == "core" { 0 } else { 1 }))
                 .into(),
-            broker: Broker { customers_may_write: false, customer_connections: 0, answer_connections: 0 },
+            broker: Broker {
+                customers_may_write: false,
+                all_customers_may_write: false,
+                customer_connections: 0,
+                answer_connections: 0,
+            },
             queue: 0,
             hook_results: BTreeMap::new(),
             finalizer: true,
@@ -212,11 +217,13 @@ impl Universe {
             Step::Flip { batch, .. } => self.flip(batch),
             Step::CloseBroker => {
                 self.sides[index].broker.customers_may_write = false;
+                self.sides[index].broker.all_customers_may_write = false;
                 self.sides[index].broker.customer_connections = 0;
             }
             Step::CloseAnswers => self.sides[index].broker.answer_connections = 0,
             Step::OpenBroker => {
                 let broker = &mut self.sides[index].broker;
+                broker.all_customers_may_write = true;
                 (broker.customers_may_write, broker.customer_connections, broker.answer_connections) =
                     (true, 2, 1);
             }
