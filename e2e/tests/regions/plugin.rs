@@ -57,9 +57,8 @@ async fn status_plan_switch_and_history_tell_the_truth() -> Result<()> {
     println!("{}", text(&switched));
     assert_eq!(switched.status.code(), Some(0), "{}", text(&switched));
     let [_, new] = run::parts(&rig.clusters, rig.active.peer()).await?;
-    let history = region(&rig, &["history", "trade-matching"]).await?;
-    println!("{}", text(&history));
-    assert!(text(&history).contains(&new.id.to_string()[..8]) && text(&history).contains("by the plugin"));
+    let history = region(&rig, &["history", "trade-matching", "-o", "json"]).await?;
+    assert!(text(&history).contains(&new.id.to_string()) && text(&history).contains("by the plugin"));
     Rig::ready().await?;
     Ok(())
 }

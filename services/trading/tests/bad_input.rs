@@ -29,6 +29,7 @@ fn refused() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         change("9", with("18.5", "123456789.00"), "INVALID price: "),
         change("10", with(r#""quantity":2"#, r#""quantity":0"#), "INVALID quantity: "),
         change("11", with("2026-02-09T00:00:00Z", "2026-02-09T10:00:00Z"), "INVALID tradeDate: "),
+        change("19", with("2026-02-09T00:00:00Z", "-009998-01-01T00:00:00Z"), "INVALID tradeDate: "),
         change("12", with("2026-02-11T00:00:00Z", "soon"), "INVALID settlementDate: "),
         change("13", with(r#"\"allocationID\":1,"#, ""), "MISSING allocations[0].allocationID: "),
         change("14", with(r#""tradeID":"3500017""#, r#""tradeID":"3500018""#), "INVALID correlationID: "),
