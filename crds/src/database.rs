@@ -77,6 +77,7 @@ pub struct Connection {
 #[serde(rename_all = "camelCase")]
 pub struct Lease {
     /// How long a renewal lasts. Longer survives a longer loss of the witness; a failover waits it out.
+    /// Must equal the migrator's --lease-seconds, which is what counts; 20 s by default.
     #[serde(default = "lease_duration")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('60s')")
         .message("set lease.duration between 10s and 60s; 20s suits most"))]

@@ -24,7 +24,7 @@ pub struct Hook {
     pub name: String,
     /// The point of the run.
     pub at: HookPoint,
-    /// A POST to a service that is already there. Body: app, run, epoch, from, to, point.
+    /// A POST to a service that is already there. Body: app, region, run, epoch, from, to, point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpHook>,
     /// A Job of its own.

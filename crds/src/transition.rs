@@ -43,7 +43,7 @@ pub enum TransitionMode {
     Failover,
 }
 
-/// Whether a second person must agree before a run starts.
+/// Whether a second person must agree before a run starts. Not served in this version: nothing waits for an approval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Approval {

@@ -11,7 +11,8 @@ use trading::run::{self, StageArgs, StageName};
 /// Services that can be moved between regions.
 ///
 /// A stage works only while the lease in its own region's database names its region; until then it is up, warm and
-/// ready, and consumes nothing. Every option is also an environment variable of the same name.
+/// ready, and consumes nothing. Every option of a stage is also an environment variable of the
+/// same name.
 #[derive(Parser)]
 #[command(
     version,

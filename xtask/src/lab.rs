@@ -60,7 +60,7 @@ enum Command {
     },
     /// Asks the AWS simulator's control port, for instance: `aws GET /calls`.
     Aws {
-        /// GET, POST, PUT or DELETE.
+        /// GET, POST, PUT, PATCH or DELETE.
         method: String,
         /// Path with query.
         path: String,

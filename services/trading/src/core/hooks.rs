@@ -1,6 +1,7 @@
 //! Hooks that the operator calls at named points of a switch: `POST /hooks/{name}` with run, epoch, app and region.
 //!
-//! Each may be called again at any time with the same result. An answer other than 200 means: not done, call again.
+//! Each may be called again at any time with the same result. Here 200 means done and every other answer: not done, call
+//! again. The operator takes any 2xx as success, and 202 as still at work.
 
 use std::time::{Duration, Instant};
 
