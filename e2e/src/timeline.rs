@@ -28,7 +28,8 @@ pub fn text(parts: &[RunReport; 2]) -> String {
         let length =
             step.finished_at.map_or(String::new(), |end| format!("{:.2} s", seconds(step.started_at, end)));
         let offset = seconds(start, step.started_at);
-        let _ = writeln!(text, "  +{offset:>6.2} s  {side:<10}  {:<16} {length:>8}", step.step.name());
+        let line = format!("  +{offset:>6.2} s  {side:<10}  {:<16} {length:>8}", step.step.name());
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     if let Some(end) = end {
         let _ = writeln!(text, "  total {:.2} s", seconds(start, end));

@@ -257,6 +257,7 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     let theirs = ctx.peer_part(run);
     let taken = row.holder.as_ref() == Some(ctx.other) && row.epoch > run.from_epoch;
     match theirs.map(|part| part.mark) {
+        Some(Mark::Finished) if drained_hook_due(ctx, run) => return last_hook(ctx, run),
         Some(Mark::Finished) => return end(ctx, run, Mark::Finished, "the new side is active"),
         Some(Mark::Declined) => return take_back(ctx, run, row),
         None if taken && ctx.peer().is_some() => {
@@ -279,6 +280,19 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     if !taken {
         ctx.attention(run, &mut draft);
     }
+    draft
+}
+
+/// The Drained hooks are part of the run, but not for ever: a hook that never succeeds must not keep it open.
+fn drained_hook_due(ctx: &Context<'_>, run: &RunReport) -> bool {
+    ctx.hook_due(HookPoint::Drained, run) && !ctx.past(run.opened_at, ctx.intent.limits.attention)
+}
+
+/// The new side is active and only this side's own hooks are left.
+fn last_hook(ctx: &Context<'_>, run: &RunReport) -> Draft {
+    let mut draft = Draft::new(Phase::Promoting, format!("{} is active; hooks of this side end", ctx.other));
+    draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
+    draft.wait_until("the Drained hooks of this side", run.opened_at, ctx.intent.limits.attention);
     draft
 }
 

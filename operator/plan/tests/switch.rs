@@ -197,6 +197,26 @@ fn a_run_that_the_new_side_forgot_waits_for_a_person_and_ends_by_naming_the_old_
 }
 
 #[test]
+fn the_old_side_ends_its_part_once_its_drained_hook_is_done_however_late() {
+    let mut universe = fenced();
+    for _ in 0..60 {
+        for index in 0..2 {
+            for step in universe.plan(index).steps {
+                if step.kind() != StepKind::HookDrained {
+                    universe.apply(index, &step);
+                }
+            }
+        }
+        universe.tick(jiff::SignedDuration::from_secs(1));
+    }
+    let mark =
+        |universe: &Universe, side: usize| universe.sides[side].report.run.as_ref().map(|run| run.mark);
+    assert_eq!((mark(&universe, 0), mark(&universe, 1)), (Some(Mark::Fenced), Some(Mark::Finished)));
+    universe.settle(20);
+    assert_eq!(mark(&universe, 0), Some(Mark::Finished));
+}
+
+#[test]
 fn what_one_stale_endpoint_says_does_not_hold_a_flip_back() {
     let mut universe = fenced();
     universe.settle(1);

@@ -62,5 +62,5 @@ fn text(verdict: &Verdict) -> String {
         lines.push(format!("unknown      {:>9}   answers to messages of somebody else", verdict.unknown));
     }
     lines.push(if verdict.good() { "nothing lost, nothing doubled".into() } else { "NOT GOOD".to_owned() });
-    lines.join("\n")
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
