@@ -2,6 +2,7 @@
 //! both sides decide with the shipped `decide`; pods, routing controls, database, hooks and name servers take random
 //! times. `cargo xtask bench switch` runs it; `SCRIPTS` and `SEED` are its two arguments.
 
+#[allow(clippy::panic, reason = "a simulation ends at the first surprise")]
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -96,11 +97,11 @@ fn switch(delays: &Delays) -> SignedDuration {
         pending = waiting;
         let due: Vec<Pending> = due;
         due.iter().for_each(|effect| universe.apply(effect.side, &effect.step));
-        for side in 0..2 {
-            if universe.now >= next_pass[side] {
+        for (side, due) in next_pass.iter_mut().enumerate() {
+            if universe.now >= *due {
                 let steps = universe.plan(side).steps;
                 let pause = if steps.is_empty() { IN_RUN } else { AFTER_STEPS };
-                next_pass[side] = universe.now + PASS + pause;
+                *due = universe.now + PASS + pause;
                 for step in steps {
                     if !pending.iter().any(|effect| effect.side == side && effect.step.kind() == step.kind())
                     {
