@@ -69,8 +69,13 @@ pub(crate) fn remove(lab: &Lab, place: Place) -> Result<()> {
     if namespace_file(lab, place).exists() {
         ip(&format!("netns del {namespace}"))?;
     }
-    if Path::new("/sys/class/net").join(&link).exists() {
-        ip(&format!("link del {link}"))?;
+    // The kernel removes the link by itself a moment after its namespace: whoever comes first, it must be gone.
+    let device = Path::new("/sys/class/net").join(&link);
+    if device.exists()
+        && let Err(error) = ip(&format!("link del {link}"))
+        && device.exists()
+    {
+        return Err(error);
     }
     Ok(())
 }
