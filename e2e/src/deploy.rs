@@ -54,8 +54,6 @@ pub async fn application(facts: &Facts, region: Region) -> Result<()> {
 
 fn operator_values(facts: &Facts, region: Region) -> Value {
     let place = &facts.regions[&region];
-    let endpoints: Vec<Value> =
-        facts.aws.arc_endpoints.iter().map(|it| json!({"region": it.region, "url": it.url})).collect();
     let both = Region::ALL.map(|region| (region.name().to_owned(), json!(facts.aws.rds_url)));
     json!({
         "region": region.name(),
@@ -66,7 +64,7 @@ fn operator_values(facts: &Facts, region: Region) -> Value {
         }],
         "aws": {"rdsEndpoints": serde_json::Map::from_iter(both)},
         "keeper": {
-            "arcEndpoints": endpoints,
+            "arcEndpoints": facts.aws.arc_endpoints,
             "apps": [{
                 "app": APPLICATION,
                 "control": facts.aws.names.routing_controls[&format!("{APPLICATION}-app-{region}")],

@@ -112,8 +112,6 @@ fn drain_checks() -> Value {
 }
 
 fn routing(facts: &Facts) -> Value {
-    let endpoints: Vec<Value> =
-        facts.aws.arc_endpoints.iter().map(|it| json!({"region": it.region, "url": it.url})).collect();
     let controls = |region: Region| {
         let arn = |role: &str| &facts.aws.names.routing_controls[&format!("{APPLICATION}-{role}-{region}")];
         json!({"ingress": arn("ingress"), "intake": arn("intake"), "app": arn("app")})
@@ -121,7 +119,7 @@ fn routing(facts: &Facts) -> Value {
     let [first, second] = Region::ALL;
     json!({
         "arc": {
-            "endpoints": endpoints,
+            "endpoints": facts.aws.arc_endpoints,
             "controls": {first.name(): controls(first), second.name(): controls(second)},
         },
         "dns": {"name": facts.aws.names.broker_name, "server": facts.aws.dns.to_string()},

@@ -1,6 +1,5 @@
 //! Waiting on a value, never on a notification and never for a time.
 
-use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -36,9 +35,4 @@ where
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// A look that compares with one wanted value.
-pub fn equal<T: PartialEq + Debug>(seen: T, wanted: &T) -> Look<T> {
-    if seen == *wanted { Look::Seen(seen) } else { Look::NotYet(format!("{seen:?}")) }
 }
