@@ -94,6 +94,7 @@ impl Cluster<'_> {
         node::start_kubelet(self)?;
         dns::start(self)?;
         secrets::apply_basics(self)?;
-        node::wait(self)
+        node::wait(self)?;
+        secrets::wait_for_accounts(self)
     }
 }

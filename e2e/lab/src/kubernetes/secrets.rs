@@ -1,5 +1,7 @@
 //! Namespaces, secrets and the reader of the peer's objects, as the page of shared names says.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -8,6 +10,7 @@ use crate::cache::read;
 use crate::credentials::Credentials;
 use crate::error::Result;
 use crate::region::Region;
+use crate::wait::{Look, until};
 
 /// Namespace of the workloads and of the TradingRegion.
 pub(crate) const WORKLOADS: &str = "trading";
@@ -15,6 +18,8 @@ pub(crate) const WORKLOADS: &str = "trading";
 pub(crate) const OPERATOR: &str = "trading-region-operator";
 /// The service account of the peer's operator.
 const READER: &str = "region-peer-reader";
+/// How long the controller manager may take to begin its work.
+const ACCOUNTS: Duration = Duration::from_secs(90);
 
 /// Namespaces, and the account by which the other region's operator may read TradingRegions and nothing else.
 pub(super) fn apply_basics(cluster: &Cluster<'_>) -> Result<()> {
@@ -41,6 +46,19 @@ pub(super) fn apply_basics(cluster: &Cluster<'_>) -> Result<()> {
             "subjects": [{"kind": "ServiceAccount", "name": READER, "namespace": "kube-system"}],
         }),
     ])
+}
+
+/// Waits until pods are admitted: the controller manager makes each namespace's default account some time after the
+/// namespace, and until then every pod of it is refused.
+pub(super) fn wait_for_accounts(cluster: &Cluster<'_>) -> Result<()> {
+    [WORKLOADS, OPERATOR].into_iter().try_for_each(|namespace| {
+        let get = ["get", "serviceaccount", "default", "--namespace", namespace];
+        until(&format!("the default service account of {namespace}"), ACCOUNTS, || {
+            Ok(cluster
+                .kubectl(&get)
+                .map_or_else(|error| Look::NotYet(error.to_string()), |_| Look::Ready(())))
+        })
+    })
 }
 
 /// A kubeconfig for the peer's operator, by a token of the reader's account.
