@@ -7,7 +7,7 @@ use crate::intent::{HookPoint, Mode, OnDeadline};
 use crate::plan::Phase;
 use crate::report::{Grant, Mark, RunReport};
 use crate::step::{Flipped, Recorded, Step};
-use crate::world::{ControlRole, LeaseView, Switch};
+use crate::world::{ControlRole, HookResult, LeaseView, Switch};
 
 /// Whether to take part in the run that the other side proposes. `None`: there is none for me.
 pub(crate) fn accept(ctx: &Context<'_>, blocked: bool) -> Option<Draft> {
@@ -267,11 +267,11 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         _ => {}
     }
     let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
-    if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {
-        holder::scale_standby(workloads, &mut draft);
-    }
-    if ctx.hook_due(HookPoint::Drained, run) {
+    // The application answers its own hook: it stays until then.
+    if drained_hook_due(ctx, run) {
         draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
+    } else if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {
+        holder::scale_standby(workloads, &mut draft);
     }
     if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.answer_connections > 0) {
         draft.step(Step::CloseAnswers);
@@ -283,9 +283,14 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     draft
 }
 
-/// The Drained hooks are part of the run, but not for ever: a hook that never succeeds must not keep it open.
+/// The Drained hooks are part of the run, but not for ever: nothing rests on them, so one that failed past its
+/// deadline keeps neither the pods nor the run.
 fn drained_hook_due(ctx: &Context<'_>, run: &RunReport) -> bool {
-    ctx.hook_due(HookPoint::Drained, run) && !ctx.past(run.opened_at, ctx.intent.limits.attention)
+    let late = matches!(
+        ctx.world.hook_results.get(&HookPoint::Drained),
+        Some(HookResult::Failed { late: true, .. })
+    );
+    ctx.hook_due(HookPoint::Drained, run) && !late && !ctx.past(run.opened_at, ctx.intent.limits.attention)
 }
 
 /// The new side is active and only this side's own hooks are left.

@@ -1,6 +1,6 @@
 //! What was observed before a decision: each fact with its age or the reason for not knowing it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use crate::fact::Fact;
 use crate::ids::{Epoch, GrantId, Region, RunId};
 use crate::intent::HookPoint;
 use crate::report::SideReport;
+use crate::step::Flipped;
 
 /// Everything that one decision may rest on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,10 @@ pub struct World {
     pub global_database: Fact<GlobalDatabase>,
     /// ARC's routing controls.
     pub controls: BTreeMap<ControlKey, ControlState>,
+    /// When a safety rule last refused a change of that kind; such a batch goes out in two parts.
+    pub refused: BTreeMap<Flipped, Timestamp>,
+    /// Roles of which a safety rule lets at most one region's control be On.
+    pub guarded: Fact<BTreeSet<ControlRole>>,
     /// The selected Deployments of my own cluster.
     pub workloads: Fact<Workloads>,
     /// My own region's broker.
@@ -76,8 +81,22 @@ pub enum Validity {
     Valid,
     /// Guards refuse until the holder's keeper renews it.
     Expired,
-    /// Handed back without a limit: the object was deleted.
+    /// Without a limit by a person's act, which is not undone by itself.
     Unlimited,
+    /// Handed back without a limit when an object was deleted.
+    HandedBack,
+    /// Without a limit still; the keeper's next permitted renewal sets one.
+    LimitAsked,
+}
+
+impl Validity {
+    /// Whether guards accept.
+    pub fn is_open(self) -> bool {
+        match self {
+            Validity::Valid | Validity::Unlimited | Validity::HandedBack | Validity::LimitAsked => true,
+            Validity::NeverRenewed | Validity::Expired => false,
+        }
+    }
 }
 
 /// Which stages of the holder may run.
@@ -225,5 +244,7 @@ pub enum HookResult {
         why: String,
         /// When.
         at: Timestamp,
+        /// Its deadline has passed.
+        late: bool,
     },
 }

@@ -118,6 +118,31 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
                 Workloads { items: u.sides[0].workloads.clone(), conflicts: vec!["inbound".into()] };
             worlds[0].workloads = Fact::known(workloads, u.now);
         }),
+        ("steady-safety-rule-missing", Universe::active(), |_, worlds| {
+            let app_alone = std::collections::BTreeSet::from([ControlRole::App]);
+            worlds[0].guarded = worlds[0].guarded.clone().map(|_| app_alone);
+        }),
+        ("switch-asked-safety-rule-missing", wanted(), |_, worlds| {
+            worlds[1].guarded = worlds[1].guarded.clone().map(|_| Default::default());
+        }),
+        ("switch-asked-safety-rules-unreadable", wanted(), |u, worlds| {
+            worlds[0].guarded = gone();
+            let long_ago = u.now.checked_sub(SignedDuration::from_secs(301)).expect("in range");
+            worlds[1].guarded = Fact::known(Default::default(), long_ago);
+        }),
+        (
+            "steady-name-elsewhere",
+            {
+                let mut u = Universe::active();
+                u.tick(SignedDuration::from_secs(31));
+                u
+            },
+            |u, worlds| worlds[0].dns = Fact::known(Some(region(1)), u.now),
+        ),
+        ("steady-name-not-yet-here", Universe::active(), |u, worlds| {
+            worlds[0].mine.run.as_mut().expect("a run").ended_at = Some(u.now);
+            worlds[0].dns = Fact::known(None, u.now);
+        }),
         (
             "specs-disagree",
             {
@@ -143,6 +168,15 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
                 for s in &mut u.sides {
                     s.wanted.mode = Mode::Failover { from_epoch: Epoch(2) };
                 }
+                u
+            },
+            nothing,
+        ),
+        (
+            "approval-asked",
+            {
+                let mut u = wanted();
+                u.approval_required = true;
                 u
             },
             nothing,
@@ -280,6 +314,35 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
         ("begun-controls-spreading", after(StepKind::SwitchDatabase), |_, worlds| {
             worlds[1].controls.values_mut().for_each(|state| *state = ControlState { on: 2, off: 3 });
         }),
+        ("begun-batch-refused", after(StepKind::RecordBegun), |u, worlds| {
+            worlds[1].refused.insert(Flipped::AppOver, u.now);
+        }),
+        ("begun-batch-refused-off-read-by-two", after(StepKind::RecordBegun), |u, worlds| {
+            worlds[1].refused.insert(Flipped::AppOver, u.now);
+            let east = |role| ControlKey { role, region: region(0) };
+            worlds[1].controls.insert(east(ControlRole::App), ControlState { on: 3, off: 2 });
+            worlds[1].controls.insert(east(ControlRole::Intake), five(Switch::Off));
+        }),
+        ("begun-batch-refused-off-agreed", after(StepKind::RecordBegun), |u, worlds| {
+            worlds[1].refused.insert(Flipped::AppOver, u.now);
+            for role in [ControlRole::App, ControlRole::Intake] {
+                let key = ControlKey { role, region: region(0) };
+                worlds[1].controls.insert(key, ControlState { on: 2, off: 3 });
+            }
+        }),
+        ("begun-batch-refused-long-ago", after(StepKind::RecordBegun), |u, worlds| {
+            let long_ago = u.now.checked_sub(SignedDuration::from_secs(601)).expect("in range");
+            worlds[1].refused.insert(Flipped::AppOver, long_ago);
+        }),
+        ("opening-ingress-batch-refused", after(StepKind::OpenIntake), |u, worlds| {
+            // Somebody set the old side's ingress On again by hand.
+            let east = ControlKey { role: ControlRole::Ingress, region: region(0) };
+            worlds[1].controls.insert(east, five(Switch::On));
+            worlds[1].hook_results.insert(HookPoint::Probe, HookResult::Succeeded);
+            let run = worlds[1].mine.run.as_mut().expect("a run");
+            run.hooks_done.extend([HookPoint::AfterGrant, HookPoint::Probe]);
+            worlds[1].refused.insert(Flipped::IngressOn, u.now);
+        }),
         (
             "begun-too-long",
             {
@@ -293,7 +356,7 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
         ("granted-not-renewed", after(StepKind::Grant), nothing),
         ("core-open", after(StepKind::OpenCore), nothing),
         ("after-grant-failed", after(StepKind::OpenCore), |u, worlds| {
-            let failed = HookResult::Failed { why: "HTTP 503".into(), at: u.now };
+            let failed = HookResult::Failed { why: "HTTP 503".into(), at: u.now, late: false };
             worlds[1].hook_results.insert(HookPoint::AfterGrant, failed);
         }),
         ("intake-open", after(StepKind::OpenIntake), nothing),

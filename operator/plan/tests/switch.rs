@@ -217,6 +217,28 @@ fn the_old_side_ends_its_part_once_its_drained_hook_is_done_however_late() {
 }
 
 #[test]
+fn the_old_sides_pods_stay_for_their_drained_hook_and_go_when_it_is_late() {
+    let mut universe = fenced();
+    for step in universe.plan(0).steps {
+        universe.apply(0, &step);
+    }
+    let kinds = |world: &World, universe: &Universe| -> Vec<StepKind> {
+        let plan = decide(universe.now, &region(0), &universe.intent(0), world);
+        plan.steps.iter().map(Step::kind).collect()
+    };
+    let mut world = universe.world(0);
+    let before = kinds(&world, &universe);
+    assert!(
+        before.contains(&StepKind::HookDrained) && !before.contains(&StepKind::ScaleStandby),
+        "{before:?}"
+    );
+    let failed = HookResult::Failed { why: "HTTP 503".into(), at: universe.now, late: true };
+    world.hook_results.insert(HookPoint::Drained, failed);
+    let after = kinds(&world, &universe);
+    assert!(!after.contains(&StepKind::HookDrained) && after.contains(&StepKind::ScaleStandby), "{after:?}");
+}
+
+#[test]
 fn what_one_stale_endpoint_says_does_not_hold_a_flip_back() {
     let mut universe = fenced();
     universe.settle(1);
@@ -231,15 +253,67 @@ fn what_one_stale_endpoint_says_does_not_hold_a_flip_back() {
 }
 
 #[test]
+fn rules_that_judge_each_entry_with_a_wait_period_delay_a_switch_and_do_not_stop_it() {
+    for wait in [0, 1, 5, 15] {
+        let mut universe = Universe::active();
+        universe.each_entry = Some(jiff::SignedDuration::from_secs(wait));
+        for (index, name) in [(1, WEST), (0, EAST)] {
+            universe.want(index);
+            let made = universe.settle(300);
+            assert_eq!((holder(&universe), universe.lease.opened), (Some(name), Opened::Intake), "{made:?}");
+            assert_eq!(universe.plan(index).phase, Phase::Steady, "{}", text(&universe.plan(index)));
+            let refused = universe.sides[index].refused.contains_key(&Flipped::AppOver);
+            assert_eq!(refused, wait > 0, "with a wait period of {wait} s the batch is tried whole first");
+        }
+    }
+}
+
+#[test]
 fn deletion_hands_the_lease_back_without_a_limit_and_trading_goes_on() {
     let mut universe = Universe::active();
     universe.sides[0].deleting = true;
     universe.sides[1].deleting = true;
     universe.settle(30);
-    assert_eq!(universe.lease.validity, Validity::Unlimited);
+    assert_eq!(universe.lease.validity, Validity::HandedBack);
     assert_eq!((holder(&universe), universe.lease.opened), (Some(EAST), Opened::Intake));
     assert!(universe.sides[0].broker.customers_may_write);
     assert!(universe.sides.iter().all(|side| !side.finalizer));
+}
+
+#[test]
+fn an_object_that_follows_a_deleted_one_takes_the_lease_under_renewal_again_once_the_keeper_may() {
+    let mut universe = Universe::active();
+    universe.sides.iter_mut().for_each(|side| side.deleting = true);
+    universe.settle(30);
+    for index in 0..2 {
+        universe.sides[index].deleting = false;
+        universe.sides[index].finalizer = true;
+        universe.sides[index].report =
+            SideReport { region: region(index), highest_epoch: Epoch(0), run: None };
+    }
+    let app = ControlKey { role: ControlRole::App, region: region(0) };
+    let plan = universe.plan(0);
+    assert!(plan.steps.iter().any(|step| step.kind() == StepKind::LimitAgain), "{}", text(&plan));
+    plan.steps.iter().for_each(|step| universe.apply(0, step));
+    universe.controls.insert(app, Switch::Off);
+    universe.tick(jiff::SignedDuration::from_secs(1));
+    assert_eq!(universe.lease.validity, Validity::LimitAsked, "no permission, no limit, and no stop");
+    universe.settle(30);
+    assert_eq!(universe.lease.validity, Validity::Valid);
+    assert_eq!(universe.plan(0).waits, vec![]);
+
+    universe.lease.validity = Validity::LimitAsked;
+    universe.sides[0].deleting = true;
+    let kinds: Vec<_> = universe.plan(0).steps.iter().map(Step::kind).collect();
+    assert_eq!(kinds, [StepKind::ReleaseUnlimited], "deleted again before the renewal");
+}
+
+#[test]
+fn a_lease_that_a_person_left_without_a_limit_stays_so() {
+    let mut universe = Universe::active();
+    universe.lease.validity = Validity::Unlimited;
+    assert_eq!(universe.settle(10), vec![]);
+    assert_eq!(universe.plan(0).waits, vec![]);
 }
 
 #[test]
@@ -274,6 +348,7 @@ fn hide(world: &mut World, fact: usize) {
         6 => world.broker = Fact::unknown(why),
         7 => world.drain.values_mut().for_each(|fact| *fact = Fact::unknown(why)),
         8 => world.dns = Fact::unknown(why),
+        9 => world.guarded = Fact::unknown(why),
         _ => {}
     }
 }
@@ -313,29 +388,57 @@ fn assert_safe(before: &Universe, after: &Universe) {
     }
 }
 
+/// While a batch goes out in two parts, no part mixes Off and On, and On of one region never goes out before three
+/// endpoints say Off of the other's control of that role.
+fn assert_parted(world: &World, steps: &[Step]) {
+    for step in steps {
+        let Step::Flip { what, batch } = step else { continue };
+        if !world.refused.contains_key(what) {
+            continue;
+        }
+        let on: Vec<_> = batch.iter().filter(|(_, wanted)| *wanted == Switch::On).collect();
+        assert!(on.is_empty() || on.len() == batch.len(), "a refused batch was sent whole: {step:?}");
+        for (key, _) in on.iter().filter(|(key, _)| key.role != ControlRole::Intake) {
+            let mut others = world
+                .controls
+                .iter()
+                .filter(|(other, _)| other.role == key.role && other.region != key.region);
+            assert!(
+                others.all(|(_, state)| state.agreed() == Some(Switch::Off)),
+                "{key:?} On before the other is agreed Off: {step:?}"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Any interleaving of the two sides, crashes between steps, hidden facts, spec changes and backlog:
     /// nothing unsafe on the way, and once disturbances end, the wanted side is active or a person is asked.
     #[test]
-    fn any_history_is_safe_and_ends(moves in proptest::collection::vec((0usize..2, 0usize..14, 0usize..4, 0u64..3), 0..120)) {
+    fn any_history_is_safe_and_ends(
+        moves in proptest::collection::vec((0usize..2, 0usize..15, 0usize..4, 0u64..3), 0..120),
+        each_entry in proptest::option::of(0i64..8),
+    ) {
         let mut universe = Universe::active();
+        universe.each_entry = each_entry.map(jiff::SignedDuration::from_secs);
         universe.want(1);
         for (side, fact, cut, spec) in moves {
             let mut world = universe.world(side);
             hide(&mut world, fact);
             let plan = decide(universe.now, &region(side), &universe.intent(side), &world);
+            assert_parted(&world, &plan.steps);
             for step in plan.steps.iter().take(cut) {
                 let before = universe.clone();
                 universe.apply(side, step);
                 assert_safe(&before, &universe);
             }
             match (fact, spec) {
-                (12, 1) => universe.want(0),
-                (12, 2) => universe.want(1),
-                (13, 1) => universe.sides[side].queue = 1,
-                (13, _) => universe.sides[side].queue = 0,
+                (13, 1) => universe.want(0),
+                (13, 2) => universe.want(1),
+                (14, 1) => universe.sides[side].queue = 1,
+                (14, _) => universe.sides[side].queue = 0,
                 _ => {}
             }
             universe.tick(jiff::SignedDuration::from_millis(700));
@@ -349,9 +452,29 @@ proptest! {
         prop_assert!(universe.sides[1].broker.customers_may_write);
     }
 
+    /// Whatever the endpoints say at any point of a switch, a refused batch goes out Off first.
+    #[test]
+    fn after_a_refusal_no_on_goes_out_before_the_other_is_off(
+        steps in 0usize..60,
+        side in 0usize..2,
+        said in proptest::array::uniform6((0u8..6, 0u8..6)),
+    ) {
+        let mut universe = Universe::active();
+        universe.want(1);
+        universe.settle(steps);
+        let mut world = universe.world(side);
+        for (state, (on, off)) in world.controls.values_mut().zip(said) {
+            *state = ControlState { on, off: off.min(5 - on) };
+        }
+        let kinds = [Flipped::IngressOff, Flipped::AppOver, Flipped::AppOn, Flipped::OwnOff, Flipped::IntakeOn, Flipped::IngressOn];
+        world.refused = kinds.map(|kind| (kind, universe.now)).into();
+        let plan = decide(universe.now, &region(side), &universe.intent(side), &world);
+        assert_parted(&world, &plan.steps);
+    }
+
     /// Hiding a fact never makes a plan do more to the lease, the database or the controls.
     #[test]
-    fn an_unknown_fact_never_widens(steps in 0usize..60, side in 0usize..2, fact in 0usize..9) {
+    fn an_unknown_fact_never_widens(steps in 0usize..60, side in 0usize..2, fact in 0usize..10) {
         let mut universe = Universe::active();
         universe.want(1);
         universe.settle(steps);

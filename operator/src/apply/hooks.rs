@@ -209,11 +209,11 @@ impl Entry {
             Answer::Failed(why) => {
                 let why =
                     if late { format!("{why} (its deadline of {} has passed)", hook.deadline) } else { why };
-                (HookResult::Failed { why, at: clock::now() }, if late { RETRY_LATE } else { RETRY })
+                (HookResult::Failed { why, at: clock::now(), late }, if late { RETRY_LATE } else { RETRY })
             }
             Answer::AtWork if late => {
                 let why = format!("{} is still at work after its deadline of {}", hook.name, hook.deadline);
-                (HookResult::Failed { why, at: clock::now() }, RETRY_LATE)
+                (HookResult::Failed { why, at: clock::now(), late }, RETRY_LATE)
             }
             Answer::AtWork | Answer::Done => (HookResult::Running, ASK_AGAIN),
         };
