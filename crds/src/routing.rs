@@ -40,12 +40,6 @@ pub struct Arc {
             .message("both regions name the same routing control: each region has its own three")
     )]
     pub controls: BTreeMap<String, Controls>,
-    /// ARNs of the two safety rules: at most one app control On, at most one ingress control On; not checked
-    /// in this version.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), inner(length(min = 1, max = 256)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub safety_rules: Vec<String>,
 }
 
 /// One endpoint of the ARC cluster.

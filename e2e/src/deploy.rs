@@ -62,7 +62,7 @@ fn operator_values(facts: &Facts, region: Region) -> Value {
             "secrets": [format!("{APPLICATION}-database"), format!("{APPLICATION}-broker")],
             "peerSecret": format!("{APPLICATION}-peer-{}", region.peer()),
         }],
-        "aws": {"rdsEndpoints": serde_json::Map::from_iter(both)},
+        "aws": {"rdsEndpoints": serde_json::Map::from_iter(both), "arcConfigEndpoint": facts.aws.rds_url},
         "keeper": {
             "arcEndpoints": facts.aws.arc_endpoints,
             "apps": [{

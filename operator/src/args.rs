@@ -52,6 +52,10 @@ pub struct Args {
     #[arg(long, env = "RDS_ENDPOINTS", value_delimiter = ',', value_parser = region_and_url)]
     pub rds_endpoint: Vec<(String, String)>,
 
+    /// URL of ARC's control plane, which lists safety rules. Without it the AWS endpoint in us-west-2 is used.
+    #[arg(long, env = "ARC_CONFIG_ENDPOINT")]
+    pub arc_config_endpoint: Option<String>,
+
     /// How long one observation (database, broker, an ARC endpoint) may take before it counts as unknown.
     #[arg(long, env = "OBSERVE_DEADLINE", default_value = "1500ms", value_parser = duration)]
     pub observe_deadline: Duration,

@@ -29,6 +29,7 @@ pub fn intent(mine: &TradingRegion, peer: &Fact<PeerCopy>) -> Intent {
             },
         },
         hooks,
+        dns_name: spec.routing.dns.as_ref().map(|dns| dns.name.clone()),
         management: match spec.managed {
             Managed::Manage => Management::Manage,
             Managed::Observe => Management::Observe,

@@ -1,6 +1,5 @@
 //! The process: clients, caches, the HTTP port, leadership, and the loop while this replica leads.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::events::Events;
 use crate::http::{self, Health};
 use crate::lease::{Election, LeadershipLost, Timings, while_leading};
 use crate::metrics::Metrics;
-use crate::sources::SourceBook;
+use crate::sources::{ApiEndpoints, SourceBook};
 use crate::workloads::Workloads;
 
 /// Reported as the source of events.
@@ -86,7 +85,10 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), RunError
         me.clone(),
         Arc::clone(&secrets),
         aws_access(&args).await?,
-        args.rds_endpoint.iter().cloned().collect::<BTreeMap<_, _>>(),
+        ApiEndpoints {
+            rds: args.rds_endpoint.iter().cloned().collect(),
+            arc_config: args.arc_config_endpoint.clone(),
+        },
         args.observe_deadline,
     );
     let operator = Arc::new(Operator {

@@ -26,7 +26,7 @@ use region_operator::controller::{self, Operator};
 use region_operator::events::Events;
 use region_operator::lease::{Election, LeadershipLost, Timings, while_leading};
 use region_operator::metrics::Metrics;
-use region_operator::sources::SourceBook;
+use region_operator::sources::{ApiEndpoints, SourceBook};
 use region_operator::workloads::Workloads;
 use region_plan::Region;
 use serde_json::{Value, json};
@@ -191,7 +191,7 @@ async fn operator(server: &ApiServer) -> Arc<Operator> {
         workloads: Workloads::start(&client).0,
         peers: Arc::new(Peers::new(Arc::clone(&secrets), wish.clone())),
         hooks: HookBoard::new(client.clone(), wish),
-        sources: SourceBook::new(me, secrets, access, BTreeMap::new(), deadline),
+        sources: SourceBook::new(me, secrets, access, ApiEndpoints::default(), deadline),
         events: Events::start(client.clone(), "test", "test"),
         metrics: Arc::new(Metrics::default()),
         backoff: Backoff::default(),

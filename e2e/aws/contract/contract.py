@@ -43,6 +43,10 @@ def rds(region="us-east-1", **options):
     return client("rds", region, SETTINGS["rds"], **options)
 
 
+def arc_config(region="us-west-2", **options):
+    return client("route53-recovery-control-config", region, SETTINGS["rds"], **options)
+
+
 def control(method, path, body=None):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(SETTINGS["control"] + path, data, method=method)
@@ -164,6 +168,54 @@ class RoutingControls(Contract):
         self.assertEqual(logged[0]["operation"], "GetRoutingControlState")
         self.assertEqual(logged[0]["parameters"], {"RoutingControlArn": EAST})
         self.assertEqual(logged[0]["outcome"], "EndpointTemporarilyUnavailableException")
+
+
+class SafetyRules(Contract):
+    def listed(self, **page):
+        pages = arc_config().get_paginator("list_safety_rules")
+        pages = list(pages.paginate(ControlPanelArn=SETTINGS["panel"], **page))
+        return pages, [rule for page in pages for rule in page["SafetyRules"]]
+
+    def test_an_assertion_rule_has_its_fields(self):
+        _, rules = self.listed()
+        rule = next(rule["ASSERTION"] for rule in rules if EAST in rule["ASSERTION"]["AssertedControls"])
+        self.assertEqual(rule["AssertedControls"], [EAST, WEST])
+        self.assertEqual(rule["RuleConfig"], {"Type": "ATLEAST", "Threshold": 2, "Inverted": True})
+        self.assertEqual(rule["ControlPanelArn"], SETTINGS["panel"])
+        self.assertEqual((rule["Name"], rule["Status"], rule["WaitPeriodMs"]), ("one-app", "DEPLOYED", 0))
+
+    def test_rules_come_in_pages(self):
+        pages, rules = self.listed(PaginationConfig={"PageSize": 2})
+        self.assertEqual((len(pages), len(rules)), (2, 3))
+        self.refused(
+            "ValidationException", arc_config().list_safety_rules, ControlPanelArn=SETTINGS["panel"], NextToken="x"
+        )
+
+    def test_an_absent_rule_is_not_listed_and_does_not_judge(self):
+        control("PATCH", "/faults", {"absent_rules": ["one-app"]})
+        self.assertEqual({rule["ASSERTION"]["Name"] for rule in self.listed()[1]}, {"one-ingress", "one-intake"})
+        arc().update_routing_control_state(RoutingControlArn=WEST, RoutingControlState="On")
+
+    def test_a_set_wait_period_is_listed_and_refuses_the_next_change(self):
+        control("PATCH", "/faults", {"wait_period_ms": 60000})
+        self.assertEqual({rule["ASSERTION"]["WaitPeriodMs"] for rule in self.listed()[1]}, {60000})
+        update = arc().update_routing_control_state
+        update(RoutingControlArn=EAST, RoutingControlState="Off")
+        self.refused("ConflictException", update, RoutingControlArn=WEST, RoutingControlState="On")
+        control("PATCH", "/faults", {"wait_period_ms": None})
+        update(RoutingControlArn=WEST, RoutingControlState="On")
+
+    def test_another_panel_is_unknown_and_the_api_can_fail(self):
+        ask = arc_config().list_safety_rules
+        self.refused("ResourceNotFoundException", ask, ControlPanelArn="arn:none")
+        control("PATCH", "/faults", {"arc_config": {"mode": "error", "kind": "access-denied"}})
+        self.refused("AccessDeniedException", ask, ControlPanelArn=SETTINGS["panel"])
+        self.assertEqual(control("GET", "/calls")["calls"][-1]["endpoint"], "arc-config:us-west-2")
+
+    def test_signatures_are_checked(self):
+        ask = {"ControlPanelArn": SETTINGS["panel"]}
+        self.refused("InvalidSignatureException", arc_config(secret="wrong").list_safety_rules, **ask)
+        self.refused("InvalidSignatureException", arc_config("us-east-1").list_safety_rules, **ask)
 
 
 class GlobalClusters(Contract):

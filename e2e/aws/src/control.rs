@@ -78,10 +78,11 @@ fn change(
 ) -> Result<Json<Faults>, Failure> {
     let mut result = Err(String::new());
     world.faults.send_if_modified(|faults| {
-        result = new(faults)
-            .and_then(serde_json::from_value)
-            .map_err(|error| error.to_string())
-            .and_then(|new: Faults| new.validate(&world.arc_regions(), &world.rds_regions()).map(|()| new));
+        result = new(faults).and_then(serde_json::from_value).map_err(|error| error.to_string()).and_then(
+            |new: Faults| {
+                new.validate(&world.arc_regions(), &world.rds_regions(), &world.rule_names()).map(|()| new)
+            },
+        );
         let Ok(new) = &result else { return false };
         faults.clone_from(new);
         true

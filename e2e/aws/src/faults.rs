@@ -1,6 +1,6 @@
 //! Everything a test may set while the simulator runs: delays, modes, scripts. `GET`/`PUT`/`PATCH /faults`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,14 @@ pub struct Faults {
     pub rds: BTreeMap<String, EndpointMode>,
     /// How long a change of a routing control takes to each other endpoint.
     pub propagation: Propagation,
+    /// Mode of ARC's control plane, which lists the safety rules. It shares the RDS listener; `dead` as there.
+    pub arc_config: EndpointMode,
     /// How a batch is judged by the safety rules.
     pub batch_judgement: BatchJudgement,
+    /// Wait period of every safety rule, in ms; absent means each rule's own.
+    pub wait_period_ms: Option<u64>,
+    /// Names of safety rules that do not exist while they stand here.
+    pub absent_rules: BTreeSet<String>,
     /// Turns in which ARC endpoints answer EndpointTemporarilyUnavailableException; absent means none.
     pub maintenance: Option<Maintenance>,
     /// How much later than the accepting endpoint the DNS health checks see a control's change, in ms.
@@ -175,8 +181,14 @@ impl Faults {
     /// Checks what the types cannot.
     ///
     /// # Errors
-    /// A sentence naming the setting that is out of bounds or the region that does not exist.
-    pub fn validate(&self, arc_regions: &[&str], rds_regions: &[&str]) -> Result<(), String> {
+    /// A sentence naming the setting that is out of bounds or what it names and does not exist.
+    pub fn validate(
+        &self,
+        arc_regions: &[&str],
+        rds_regions: &[&str],
+        rule_names: &[&str],
+    ) -> Result<(), String> {
+        known("absent_rules", self.absent_rules.iter(), rule_names)?;
         known("arc", self.arc.keys(), arc_regions)?;
         known("rds", self.rds.keys(), rds_regions)?;
         known("rds_lag_ms", self.rds_lag_ms.keys(), rds_regions)?;
@@ -184,15 +196,16 @@ impl Faults {
         if p.min_ms > p.mean_ms || p.mean_ms > p.max_ms {
             return Err("propagation: min_ms <= mean_ms <= max_ms must hold".to_owned());
         }
-        let slow = self.arc.values().chain(self.rds.values()).filter_map(|mode| match mode {
+        let modes = self.arc.values().chain(self.rds.values()).chain([&self.arc_config]);
+        let slow = modes.filter_map(|mode| match mode {
             EndpointMode::Slow { ms } => Some(*ms),
             EndpointMode::Ok
             | EndpointMode::Hung { .. }
             | EndpointMode::Dead
             | EndpointMode::Error { .. } => None,
         });
-        let mut delays =
-            slow.chain(self.rds_lag_ms.values().copied()).chain([p.max_ms, self.health_check_lag_ms]);
+        let single = [p.max_ms, self.health_check_lag_ms, self.wait_period_ms.unwrap_or(0)];
+        let mut delays = slow.chain(self.rds_lag_ms.values().copied()).chain(single);
         if delays.any(|ms| ms > LONGEST_MS) {
             return Err(format!("a delay is longer than {LONGEST_MS} ms"));
         }
@@ -217,10 +230,10 @@ impl SwitchoverScript {
     }
 }
 
-fn known<'a>(what: &str, named: impl Iterator<Item = &'a String>, regions: &[&str]) -> Result<(), String> {
-    for region in named {
-        if !regions.contains(&region.as_str()) {
-            return Err(format!("{what}: unknown region {region}; known are {}", regions.join(", ")));
+fn known<'a>(what: &str, named: impl Iterator<Item = &'a String>, existing: &[&str]) -> Result<(), String> {
+    for name in named {
+        if !existing.contains(&name.as_str()) {
+            return Err(format!("{what}: unknown name {name}; known are {}", existing.join(", ")));
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use http::request::Parts;
 use serde_json::{Value, json};
 
 use crate::arc::api::{self as arc_api, ArcError, TARGET_PREFIX};
+use crate::arc::config_api;
 use crate::calls::Call;
 use crate::clock::{self, Now};
 use crate::faults::{EndpointMode, Faults};
@@ -26,6 +27,8 @@ pub(crate) enum Service {
     Arc(usize),
     /// RDS, all regions.
     Rds,
+    /// ARC's control plane; a guest of the RDS listener.
+    ArcConfig,
 }
 
 /// What goes back to the client.
@@ -68,8 +71,13 @@ impl Service {
                 faults.arc.get(region) == Some(&EndpointMode::Dead)
             }
             // The regions share the listener: a dead region is a matter of the single call.
-            Self::Rds => false,
+            Self::Rds | Self::ArcConfig => false,
         }
+    }
+
+    /// Which API a request on this service's listener is for.
+    fn asked_for(self, parts: &Parts) -> Self {
+        if self == Self::Rds && config_api::serves(parts.uri.path()) { Self::ArcConfig } else { self }
     }
 
     /// Answers a call as its endpoint's mode says.
@@ -77,6 +85,10 @@ impl Service {
     /// # Errors
     /// [`Hangup`] if there is to be no answer; it may come late.
     pub(crate) async fn call(self, endpoint: &Endpoint, parts: &Parts, body: &[u8]) -> Result<Reply, Hangup> {
+        self.asked_for(parts).answer(endpoint, parts, body).await
+    }
+
+    async fn answer(self, endpoint: &Endpoint, parts: &Parts, body: &[u8]) -> Result<Reply, Hangup> {
         let world = &endpoint.world;
         let claim = sigv4::claim(&parts.headers);
         let asked = self.asked(world, parts, body, claim.as_ref());
@@ -89,6 +101,7 @@ impl Service {
             }
             EndpointMode::Error { kind } => Some(match self {
                 Self::Arc(_) => arc_reply(Err(ArcError::played(*kind))),
+                Self::ArcConfig => config_reply(Err(ArcError::played(*kind))),
                 Self::Rds => rds_reply(Err(RdsError::played(*kind)), new_id()),
             }),
             EndpointMode::Hung { effect: false } | EndpointMode::Dead => None,
@@ -118,6 +131,7 @@ impl Service {
         let modes = match self {
             Self::Arc(_) => &faults.arc,
             Self::Rds => &faults.rds,
+            Self::ArcConfig => return faults.arc_config.clone(),
         };
         modes.get(region).cloned().unwrap_or_default()
     }
@@ -136,10 +150,15 @@ impl Service {
                         .unwrap_or_else(|_| json!(String::from_utf8_lossy(body))),
                 }
             }
+            Self::ArcConfig => {
+                let uri = &parts.uri;
+                let (operation, parameters) = config_api::parse(&parts.method, uri.path(), uri.query());
+                Asked { region: signed_region(claim), caller, operation, parameters }
+            }
             Self::Rds => {
                 let form = rds_api::parse_form(body);
                 Asked {
-                    region: claim.map_or_else(|| NO_REGION.to_owned(), |claim| claim.region.clone()),
+                    region: signed_region(claim),
                     caller,
                     operation: form.get("Action").cloned().unwrap_or_default(),
                     parameters: rds_api::form_for_log(&form),
@@ -152,6 +171,7 @@ impl Service {
         let api = match self {
             Self::Arc(_) => "arc",
             Self::Rds => "rds",
+            Self::ArcConfig => "arc-config",
         };
         Call {
             sequence: 0,
@@ -185,6 +205,14 @@ impl Service {
                     Ok(()) => arc_perform(world, index, asked, faults, now).await,
                 })
             }
+            Self::ArcConfig => {
+                let service = "route53-recovery-control-config";
+                let signed =
+                    sigv4::verify(parts, body, credentials, service, &[config_api::REGION], now.wall);
+                config_reply(signed.map_err(arc_refusal).and_then(|()| {
+                    config_api::call(&world.lock(), faults, &asked.operation, &asked.parameters)
+                }))
+            }
             Self::Rds => {
                 let id = new_id();
                 let signed = sigv4::verify(parts, body, credentials, "rds", &world.rds_regions(), now.wall);
@@ -197,6 +225,10 @@ impl Service {
             }
         }
     }
+}
+
+fn signed_region(claim: Option<&Claim>) -> String {
+    claim.map_or_else(|| NO_REGION.to_owned(), |claim| claim.region.clone())
 }
 
 async fn arc_perform(
@@ -241,6 +273,10 @@ fn arc_reply(answer: Result<Value, ArcError>) -> Reply {
     };
     let body = body.to_string();
     Reply { status, content_type: "application/x-amz-json-1.0", body, request_id: new_id(), outcome }
+}
+
+fn config_reply(answer: Result<Value, ArcError>) -> Reply {
+    Reply { content_type: "application/json", ..arc_reply(answer) }
 }
 
 fn rds_reply(answer: Result<String, RdsError>, request_id: String) -> Reply {

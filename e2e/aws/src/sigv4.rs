@@ -129,11 +129,24 @@ fn canonical_request(parts: &Parts, body: &[u8], claim: &Claim) -> Option<String
     Some(format!(
         "{}\n{}\n{}\n{headers}\n{}\n{}",
         parts.method,
-        parts.uri.path(),
+        encoded_path(parts.uri.path()),
         query.join("&"),
         claim.signed_headers.join(";"),
         hex_sha256(body),
     ))
+}
+
+/// The path as the signature sees it: what is on the wire, encoded once more.
+fn encoded_path(path: &str) -> String {
+    path.bytes().fold(String::with_capacity(path.len()), |mut encoded, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+        encoded
+    })
 }
 
 /// A header's values as the signature sees them: trimmed, inner runs of spaces made one, joined by commas.

@@ -237,6 +237,11 @@ impl World {
         self.config.arc_endpoints.iter().map(|endpoint| endpoint.region.as_str()).collect()
     }
 
+    /// Names of the safety rules.
+    pub(crate) fn rule_names(&self) -> Vec<&str> {
+        self.config.safety_rules.iter().map(|rule| rule.name.as_str()).collect()
+    }
+
     /// Regions that the RDS API serves: those of the clusters' members.
     pub(crate) fn rds_regions(&self) -> Vec<&str> {
         let members = self.config.global_clusters.iter().flat_map(|cluster| &cluster.members);

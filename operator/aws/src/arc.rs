@@ -307,13 +307,17 @@ fn check_endpoints(endpoints: &[ArcEndpoint]) -> Result<(), ArcConfigError> {
 fn by_panel(controls: &[String]) -> BTreeMap<Option<&str>, BTreeSet<&str>> {
     let mut panels: BTreeMap<Option<&str>, BTreeSet<&str>> = BTreeMap::new();
     for control in controls {
-        let panel = control
-            .split_once("/routingcontrol/")
-            .map(|(panel, _)| panel)
-            .filter(|panel| panel.contains(":controlpanel/"));
-        panels.entry(panel).or_default().insert(control);
+        panels.entry(panel_of(control)).or_default().insert(control);
     }
     panels
+}
+
+/// The ARN of the control panel that a routing control's ARN names.
+pub fn panel_of(control: &str) -> Option<&str> {
+    control
+        .split_once("/routingcontrol/")
+        .map(|(panel, _)| panel)
+        .filter(|panel| panel.contains(":controlpanel/"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::CallError;
+use crate::error::{CallError, ErrorKind};
 
 /// The end of an act, in the only four ways in which a caller can react.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Refusal {
     pub reason: String,
     /// True when asking again is useless until a person changes something.
     pub permanent: bool,
+    /// True when a concurrent change, a safety rule or the present state forbade it: read again, decide again.
+    pub conflict: bool,
 }
 
 impl Outcome {
@@ -49,12 +51,13 @@ impl Outcome {
             by: error.endpoint.clone(),
             reason: error.detail.clone(),
             permanent: error.kind.is_permanent(),
+            conflict: error.kind == ErrorKind::Conflict,
         })
     }
 
     /// A refusal before anything was sent.
     pub(crate) fn not_asked(reason: String, permanent: bool) -> Self {
-        Self::Refused(Refusal { by: "this client".to_owned(), reason, permanent })
+        Self::Refused(Refusal { by: "this client".to_owned(), reason, permanent, conflict: false })
     }
 }
 

@@ -1,17 +1,17 @@
-//! The ARC client against the simulated account: TLS, signatures, safety rules.
+//! The ARC clients against the simulated account: TLS, signatures, safety rules.
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 #[path = "support/simulator.rs"]
 mod simulator;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_simulator::ControlState::{Off, On};
 use region_aws::{
     ArcClient, AwsAccess, CallTimeouts, ControlState, CredentialSource, ErrorKind, FlipLimits, Outcome,
-    ReadLimits,
+    ReadLimits, RulesClient, panel_of,
 };
-use simulator::{Account, control};
+use simulator::{Account, PANEL, control};
 
 /// The machine may be busy building; the calls themselves take milliseconds.
 const PATIENT: CallTimeouts =
@@ -20,10 +20,17 @@ const READ: ReadLimits =
     ReadLimits { deadline: Duration::from_secs(6), enough: None, grace: Duration::from_millis(50) };
 const FLIP: FlipLimits = FlipLimits { deadline: Duration::from_secs(20) };
 
-async fn client(account: &Account) -> ArcClient {
+async fn access(account: &Account) -> AwsAccess {
     let source = CredentialSource::Folder(account.credentials_folder.clone());
-    let access = AwsAccess::new(source, Some(&account.ca()), PATIENT).await.unwrap();
-    ArcClient::new(&account.endpoints, &access).unwrap()
+    AwsAccess::new(source, Some(&account.ca()), PATIENT).await.unwrap()
+}
+
+async fn client(account: &Account) -> ArcClient {
+    ArcClient::new(&account.endpoints, &access(account).await).unwrap()
+}
+
+async fn rules(account: &Account, deadline: Duration) -> RulesClient {
+    RulesClient::new(Some(&account.config_url), &access(account).await, deadline)
 }
 
 #[tokio::test]
@@ -48,6 +55,65 @@ async fn a_safety_rule_refuses_a_second_on_for_now() {
     let outcome = client.flip(&[(control("app-b"), ControlState::On)], FLIP).await;
     let Outcome::Refused(refusal) = outcome else { panic!("{outcome}") };
     assert!(refusal.reason.starts_with("ConflictException") && !refusal.permanent, "{refusal:?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_entry_by_entry_passes_in_two_parts() {
+    let account = Account::start(&[("app-a", On), ("app-b", Off)]).await;
+    account.set(r#"{"batch_judgement": "each-entry", "wait_period_ms": 1000}"#).await;
+    let client = client(&account).await;
+    let off = [(control("app-a"), ControlState::Off)];
+    let on = [(control("app-b"), ControlState::On)];
+    let outcome = client.flip(&[off.clone(), on.clone()].concat(), FLIP).await;
+    let Outcome::Refused(refusal) = outcome else { panic!("{outcome}") };
+    assert!(refusal.conflict && !refusal.permanent, "{refusal:?}");
+    let both = [control("app-a"), control("app-b")];
+    let reading = client.read_all(&both, READ).await;
+    assert_eq!(reading.agreed(&both[0], 3), Some(ControlState::On), "all or nothing: {reading:?}");
+
+    let outcome = client.flip(&off, FLIP).await;
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome}");
+    let reading = client.read_all(&both, READ).await;
+    assert_eq!(reading.agreed(&both[0], 3), Some(ControlState::Off), "{reading:?}");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !client.flip(&on, FLIP).await.holds() {
+        assert!(Instant::now() < until, "the wait period of one second does not end");
+    }
+    let reading = client.read_all(&both, READ).await;
+    assert_eq!(reading.agreed(&both[1], 3), Some(ControlState::On), "{reading:?}");
+}
+
+#[tokio::test]
+async fn the_same_batch_passes_when_its_end_state_is_judged() {
+    let account = Account::start(&[("app-a", On), ("app-b", Off)]).await;
+    account.set(r#"{"batch_judgement": "end-state", "wait_period_ms": 1000}"#).await;
+    let batch = [(control("app-a"), ControlState::Off), (control("app-b"), ControlState::On)];
+    let outcome = client(&account).await.flip(&batch, FLIP).await;
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome}");
+}
+
+#[tokio::test]
+async fn the_rule_of_the_panel_that_a_control_names_excludes_two_on() {
+    let account = Account::start(&[("app-a", On), ("app-b", Off)]).await;
+    let client = rules(&account, PATIENT.attempt).await;
+    let panel = control("app-a");
+    let listed = client.assertion_rules(panel_of(&panel).unwrap()).await.unwrap();
+    assert!(listed.iter().any(|rule| rule.excludes(&control("app-a"), &control("app-b"))), "{listed:?}");
+    account.set(r#"{"absent_rules": ["at-most-one"]}"#).await;
+    assert_eq!(client.assertion_rules(PANEL).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn rules_that_cannot_be_listed_are_an_error_in_time_and_never_an_empty_list() {
+    let account = Account::start(&[("app-a", On)]).await;
+    let patient = rules(&account, PATIENT.attempt).await;
+    let unknown = patient.assertion_rules("arn:aws:none:controlpanel/none").await.unwrap_err();
+    assert_eq!(unknown.kind, ErrorKind::NotFound, "{unknown}");
+    account.set(r#"{"arc_config": {"mode": "error", "kind": "access-denied"}}"#).await;
+    assert_eq!(patient.assertion_rules(PANEL).await.unwrap_err().kind, ErrorKind::AccessDenied);
+    account.set(r#"{"arc_config": {"mode": "hung"}}"#).await;
+    let hasty = rules(&account, Duration::from_millis(300)).await;
+    assert_eq!(hasty.assertion_rules(PANEL).await.unwrap_err().kind, ErrorKind::Timeout);
 }
 
 #[tokio::test]

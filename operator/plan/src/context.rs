@@ -7,7 +7,7 @@ use crate::ids::{Epoch, Region};
 use crate::intent::{HookPoint, Intent};
 use crate::plan::{Code, Finding, Phase, Plan, Wait};
 use crate::report::{Grant, RunReport, SideReport};
-use crate::step::{Recorded, Step};
+use crate::step::{Flipped, Recorded, Step};
 use crate::world::{ControlKey, ControlRole, ControlState, LeaseView, Switch, World};
 
 /// Inputs of one decision.
@@ -63,6 +63,11 @@ impl<'a> Context<'a> {
     /// Whether every entry of a batch is agreed by enough endpoints.
     pub(crate) fn flipped(&self, batch: &[(ControlKey, Switch)]) -> bool {
         batch.iter().all(|(key, wanted)| self.is(key.role, &key.region, *wanted))
+    }
+
+    /// Whether a safety rule refused a change of this kind not long ago.
+    pub(crate) fn refused_lately(&self, what: Flipped) -> bool {
+        self.world.refused.get(&what).is_some_and(|at| !self.past(*at, self.intent.limits.refusal))
     }
 
     /// A grant that nobody made before: above the row, above all that either side reported.

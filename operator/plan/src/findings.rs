@@ -1,10 +1,12 @@
 //! What people should know of, whether or not a run is open. Each finding names the fact and where it was read.
 
+use jiff::SignedDuration;
+
 use crate::context::Context;
 use crate::fact::Fact;
 use crate::intent::Mode;
 use crate::plan::{Code, Finding};
-use crate::world::{ControlRole, Validity};
+use crate::world::{ControlRole, Opened, Switch, Validity};
 
 /// All findings of this side.
 pub(crate) fn collect(ctx: &Context<'_>) -> Vec<Finding> {
@@ -12,6 +14,8 @@ pub(crate) fn collect(ctx: &Context<'_>) -> Vec<Finding> {
     spec(ctx, &mut found);
     database(ctx, &mut found);
     controls(ctx, &mut found);
+    safety_rules(ctx, &mut found);
+    name(ctx, &mut found);
     workloads(ctx, &mut found);
     broker(ctx, &mut found);
     found
@@ -22,7 +26,12 @@ fn add(found: &mut Vec<Finding>, code: Code, message: impl Into<String>) {
 }
 
 fn unknown<T>(ctx: &Context<'_>, fact: &Fact<T>) -> Option<String> {
-    match (fact, ctx.fresh(fact)) {
+    unknown_for(ctx, fact, ctx.intent.limits.fact_age)
+}
+
+/// Why a fact is not known, or is older than `limit`.
+fn unknown_for<T>(ctx: &Context<'_>, fact: &Fact<T>, limit: SignedDuration) -> Option<String> {
+    match (fact, fact.fresh(ctx.now, limit)) {
         (_, Some(_)) => None,
         (Fact::Unknown { why }, None) => Some(why.clone()),
         (Fact::Known { at, .. }, None) => Some(format!("last answer at {at}")),
@@ -97,6 +106,42 @@ fn controls(ctx: &Context<'_>, found: &mut Vec<Finding>) {
                 add(found, Code::ControlsUnknown, message);
             }
         }
+    }
+}
+
+/// A rule that is known to be missing blocks. Rules that cannot be read do not: that API is a control plane in one
+/// region and must not stand in the way of leaving another.
+fn safety_rules(ctx: &Context<'_>, found: &mut Vec<Finding>) {
+    if let Some(why) = unknown_for(ctx, &ctx.world.guarded, ctx.intent.limits.rules_age) {
+        add(found, Code::SafetyRulesUnknown, format!("safety rules of ARC: {why}"));
+        return;
+    }
+    let Some(guarded) = ctx.world.guarded.get() else { return };
+    for role in [ControlRole::App, ControlRole::Ingress].iter().filter(|role| !guarded.contains(role)) {
+        let message = format!(
+            "ARC lets {role:?} be On in {} and {} at one time: no deployed rule forbids it",
+            ctx.me, ctx.other
+        );
+        add(found, Code::SafetyRuleMissing, message);
+    }
+}
+
+/// Where the customers' name points while this side is open and nothing has moved for longer than caches keep.
+fn name(ctx: &Context<'_>, found: &mut Vec<Finding>) {
+    let (Some(name), Some(answered)) = (&ctx.intent.dns_name, ctx.fresh(&ctx.world.dns)) else { return };
+    let serves = ctx.lease().is_some_and(|row| {
+        row.holder.as_ref() == Some(ctx.me)
+            && row.opened == Opened::Intake
+            && matches!(row.validity, Validity::Valid | Validity::Unlimited)
+    });
+    let settled =
+        ctx.world.mine.run.as_ref().is_none_or(|run| {
+            run.ended_at.is_some_and(|ended| ctx.past(ended, ctx.intent.limits.name_settles))
+        });
+    let sent_here = ctx.is(ControlRole::Ingress, ctx.me, Switch::On);
+    if serves && settled && sent_here && answered.as_ref() != Some(ctx.me) {
+        let answers = answered.as_ref().map_or("another address", |region| region.as_str());
+        add(found, Code::DnsElsewhere, format!("{name} answers {answers}, {} is active", ctx.me));
     }
 }
 

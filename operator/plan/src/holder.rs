@@ -132,11 +132,24 @@ fn lease_valid(row: &LeaseView, draft: &mut Draft) -> bool {
 
 /// Adds the batch, whole, while three endpoints do not agree on all of it. A change takes up to 15 s to reach all
 /// endpoints; the executor pauses between two sendings. What one endpoint says proves nothing: it may be the state of
-/// an earlier switch.
+/// an earlier switch. A kind of batch that a safety rule refused lately goes out in two parts.
 pub(crate) fn flip(ctx: &Context<'_>, what: Flipped, batch: &[(ControlKey, Switch)], draft: &mut Draft) {
-    if !ctx.flipped(batch) {
-        draft.step(Step::Flip { what, batch: batch.to_vec() });
+    if ctx.flipped(batch) {
+        return;
     }
+    let batch = if ctx.refused_lately(what) { part(ctx, batch) } else { batch.to_vec() };
+    draft.step(Step::Flip { what, batch });
+}
+
+/// Off first; On only when three endpoints agree on every Off. Only what is not yet agreed.
+fn part(ctx: &Context<'_>, batch: &[(ControlKey, Switch)]) -> Vec<(ControlKey, Switch)> {
+    let missing = |switch: Switch| -> Vec<_> {
+        let missing =
+            batch.iter().filter(|(key, wanted)| *wanted == switch && !ctx.is(key.role, &key.region, switch));
+        missing.cloned().collect()
+    };
+    let off = missing(Switch::Off);
+    if off.is_empty() { missing(Switch::On) } else { off }
 }
 
 /// The key of one control.

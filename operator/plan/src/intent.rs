@@ -21,6 +21,8 @@ pub struct Intent {
     pub drain: DrainPolicy,
     /// Points of a run at which the application wants to be called.
     pub hooks: Vec<HookPoint>,
+    /// The name that customers resolve, if the object gives one.
+    pub dns_name: Option<String>,
     /// Whether effects are wanted at all.
     pub management: Management,
     /// The object is being deleted: trading must go on without it.
@@ -123,6 +125,12 @@ pub struct Limits {
     pub attention: SignedDuration,
     /// A fact older than this is not used for a step.
     pub fact_age: SignedDuration,
+    /// How long a refusal by a safety rule is remembered. A rule may have been changed since.
+    pub refusal: SignedDuration,
+    /// The list of safety rules is read rarely: an older one is not known any more.
+    pub rules_age: SignedDuration,
+    /// After a run, how long the customers' name may still answer the old side: caches and health checks.
+    pub name_settles: SignedDuration,
 }
 
 impl Default for Limits {
@@ -132,6 +140,9 @@ impl Default for Limits {
             warm: SignedDuration::from_secs(300),
             attention: SignedDuration::from_secs(600),
             fact_age: SignedDuration::from_secs(10),
+            refusal: SignedDuration::from_secs(600),
+            rules_age: SignedDuration::from_secs(300),
+            name_settles: SignedDuration::from_secs(30),
         }
     }
 }

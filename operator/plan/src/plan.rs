@@ -140,6 +140,8 @@ codes! {
     DnsElsewhere = "TR-1018", informs;
     /// Workloads of the active region are not ready.
     WorkloadsNotReady = "TR-1019", informs;
-    /// The required safety rules could not be shown to hold.
-    SafetyRuleMissing = "TR-1020", informs;
+    /// ARC lacks a safety rule that lets at most one region's control be On.
+    SafetyRuleMissing = "TR-1020", blocks;
+    /// The safety rules could not be read.
+    SafetyRulesUnknown = "TR-1021", informs;
 }

@@ -16,8 +16,8 @@ use crds::TradingRegion;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::{Client, ResourceExt};
-use region_aws::{ControlState, FlipLimits};
-use region_plan::{ControlKey, HookPoint, Region, RunId, RunReport, Step, StepKind, Switch};
+use region_aws::{ControlState, FlipLimits, Outcome as AwsOutcome};
+use region_plan::{ControlKey, Flipped, HookPoint, Region, RunId, RunReport, Step, StepKind, Switch};
 
 pub use failpoint::{ANNOTATION as CRASH_ANNOTATION, CrashAt, Moment, crash};
 pub use hooks::{HookBoard, Occasion};
@@ -119,7 +119,7 @@ impl Executor<'_> {
             Step::Scale { to, targets } => {
                 scale::scale(self.client, self.workloads, &namespace, *to, targets).await
             }
-            Step::Flip { batch, .. } => self.flip(batch).await,
+            Step::Flip { what, batch } => self.flip(*what, batch).await,
             Step::CloseBroker => self.broker(Management::close_customers).await,
             Step::CloseAnswers => self.broker(Management::close_readers).await,
             Step::OpenBroker => self.broker(Management::open_customers).await,
@@ -158,7 +158,7 @@ impl Executor<'_> {
         }
     }
 
-    async fn flip(&self, batch: &[(ControlKey, Switch)]) -> Outcome {
+    async fn flip(&self, what: Flipped, batch: &[(ControlKey, Switch)]) -> Outcome {
         let arc = match &self.sources.arc {
             Ok(arc) => arc,
             Err(why) => return Outcome::Refused(why.clone()),
@@ -173,11 +173,16 @@ impl Executor<'_> {
                 Some((self.sources.controls.get(key)?.clone(), state))
             })
             .collect();
-        match named {
-            // The client bounds the act itself.
-            Some(named) => arc.flip(&named, FlipLimits { deadline: FLIP }).await.into(),
-            None => Outcome::Refused("the spec names no routing control for a step".to_owned()),
+        let Some(named) = named else {
+            return Outcome::Refused("the spec names no routing control for a step".to_owned());
+        };
+        // The client bounds the act itself.
+        let outcome = arc.flip(&named, FlipLimits { deadline: FLIP }).await;
+        if matches!(&outcome, AwsOutcome::Refused(refusal) if refusal.conflict) {
+            // The same batch is not sent again: the next decision parts it.
+            self.sources.refused.note(what, clock::now());
         }
+        outcome.into()
     }
 
     async fn broker<'s>(

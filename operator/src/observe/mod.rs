@@ -64,6 +64,7 @@ impl Observer<'_> {
         sources: &Arc<Sources>,
         rivals: &[Rival],
     ) -> Observation {
+        sources.rules.ask_when_due();
         let mine = own_report(self.me, object);
         let questions = needs(self.me, &mine);
         let run_open = mine.open_run().is_some();
@@ -104,6 +105,8 @@ impl Observer<'_> {
             writable: database.clone().map(|seen| seen.writable),
             global_database: global,
             controls,
+            refused: sources.refused.all(),
+            guarded: sources.rules.last(),
             workloads: workloads::observe(self.workloads, object, rivals, clock::now()),
             broker,
             drain,

@@ -5,13 +5,14 @@ pub mod broker;
 pub mod database;
 pub mod dns;
 pub mod queues;
+pub mod rules;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{Broker as BrokerSpec, TradingRegion, TradingRegionSpec};
-use region_aws::{ArcClient, ArcEndpoint, AwsAccess, RdsClient, RdsLimits};
+use region_aws::{ArcClient, ArcEndpoint, AwsAccess, RdsClient, RdsLimits, RulesClient};
 use region_plan::{ControlKey, Region};
 use tokio::sync::Mutex;
 
@@ -19,6 +20,7 @@ use self::broker::{Management, ManagementOptions};
 use self::database::Database;
 use self::dns::Resolver;
 use self::queues::Queues;
+use self::rules::{Refusals, RulesWatch};
 use crate::caller::{BasicAuth, Caller};
 use crate::cluster::{SecretData, SecretError, Secrets};
 use crate::intent::fingerprint;
@@ -27,6 +29,8 @@ use crate::observe::routing;
 
 /// How long an act at the RDS API may take.
 const RDS_ACT: Duration = Duration::from_secs(10);
+/// How long one listing of safety rules may take; nobody waits for it.
+const RULES: Duration = Duration::from_secs(5);
 
 /// The broker of the own region, by both of its doors.
 pub struct Broker {
@@ -46,6 +50,10 @@ pub struct Sources {
     pub arc: Result<ArcClient, String>,
     /// The ARN of each control.
     pub controls: BTreeMap<ControlKey, String>,
+    /// Which roles are guarded by a safety rule.
+    pub rules: Arc<RulesWatch>,
+    /// Changes that a rule refused.
+    pub refused: Refusals,
     /// The RDS API of each region.
     pub rds: BTreeMap<Region, RdsClient>,
     /// The global cluster's name and the ARN of its member in each region.
@@ -71,21 +79,30 @@ pub struct SourceBook {
     me: Region,
     secrets: Arc<Secrets>,
     access: AwsAccess,
-    rds_endpoints: BTreeMap<String, String>,
+    endpoints: ApiEndpoints,
     deadline: Duration,
     kept: Mutex<HashMap<String, (String, Arc<Sources>)>>,
 }
 
+/// Other addresses of AWS APIs than AWS's own.
+#[derive(Clone, Debug, Default)]
+pub struct ApiEndpoints {
+    /// The RDS API by region; these win over the spec's.
+    pub rds: BTreeMap<String, String>,
+    /// ARC's control plane.
+    pub arc_config: Option<String>,
+}
+
 impl SourceBook {
-    /// `rds_endpoints` are addresses of the RDS API by region that win over the spec's; `deadline` bounds one observation.
+    /// `deadline` bounds one observation.
     pub fn new(
         me: Region,
         secrets: Arc<Secrets>,
         access: AwsAccess,
-        rds_endpoints: BTreeMap<String, String>,
+        endpoints: ApiEndpoints,
         deadline: Duration,
     ) -> Self {
-        Self { me, secrets, access, rds_endpoints, deadline, kept: Mutex::default() }
+        Self { me, secrets, access, endpoints, deadline, kept: Mutex::default() }
     }
 
     /// The connections of that object.
@@ -145,13 +162,17 @@ impl SourceBook {
             .get(&self.me)
             .map(|client| GlobalWatch::new(client.clone(), &global_cluster, by_arn))
             .ok_or_else(|| format!("the spec names no database cluster of {}", self.me));
+        let controls = routing::controls(spec);
+        let rules = RulesClient::new(self.endpoints.arc_config.as_deref(), &self.access, RULES);
         let bad_references =
             [database.as_ref().err(), broker.as_ref().err()].into_iter().flatten().cloned().collect();
         Sources {
             database,
             broker,
             arc: self.arc(spec),
-            controls: routing::controls(spec),
+            rules: RulesWatch::new(rules, controls.clone()),
+            refused: Refusals::default(),
+            controls,
             rds,
             global_cluster,
             members,
@@ -212,7 +233,7 @@ impl SourceBook {
         let clusters = spec.database.aurora_global.clusters.iter();
         clusters
             .map(|(name, cluster)| {
-                let url = self.rds_endpoints.get(name).or(cluster.endpoint.as_ref());
+                let url = self.endpoints.rds.get(name).or(cluster.endpoint.as_ref());
                 (Region(name.clone()), RdsClient::new(name, url.map(String::as_str), &self.access, limits))
             })
             .collect()

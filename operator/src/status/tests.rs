@@ -53,6 +53,8 @@ fn scene() -> Scene {
         writable: Fact::known(true, at(100)),
         global_database: Fact::unknown("not asked"),
         controls: BTreeMap::<ControlKey, ControlState>::new(),
+        refused: BTreeMap::new(),
+        guarded: Fact::unknown("not asked"),
         workloads: Fact::unknown("not asked"),
         broker: Fact::unknown("not asked"),
         drain: BTreeMap::from([("inbound".to_owned(), Fact::known(5, at(100)))]),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::endpoint::{MUTATIONS_PER_SECOND, in_maintenance};
 use super::register::Observer;
-use super::rules::Entry;
+use super::rules::{Entry, Judging};
 use crate::config::ControlState;
 use crate::faults::{ErrorKind, Faults};
 use crate::world::Inner;
@@ -43,13 +43,13 @@ impl ArcError {
         self
     }
 
-    fn invalid(field: &str, message: &str) -> Self {
+    pub(super) fn invalid(field: &str, message: &str) -> Self {
         Self::new("ValidationException", 400, format!("{field}: {message}"))
             .with("reason", "fieldValidationFailed")
             .with("fields", json!([{"name": field, "message": message}]))
     }
 
-    fn not_found(kind: &str, arn: &str) -> Self {
+    pub(super) fn not_found(kind: &str, arn: &str) -> Self {
         Self::new("ResourceNotFoundException", 404, format!("There is no {kind} {arn} on this cluster."))
             .with("resourceId", arn)
             .with("resourceType", kind)
@@ -280,7 +280,10 @@ fn update(
         return Err(ArcError::not_found("SafetyRule", unknown));
     }
     let delays = delays(world, faults, endpoint);
-    world.register.update(&entries, overridden, faults.batch_judgement, &delays, now).map_err(|violation| {
+    let absent = world.register.rules().filter(|rule| faults.absent_rules.contains(&rule.name));
+    let passed: Vec<String> = overridden.iter().chain(absent.map(|rule| &rule.arn)).cloned().collect();
+    let judging = Judging { batch: faults.batch_judgement, wait_period_ms: faults.wait_period_ms };
+    world.register.update(&entries, &passed, judging, &delays, now).map_err(|violation| {
         ArcError::new("ConflictException", 409, violation.message)
             .with("resourceId", violation.rule_arn)
             .with("resourceType", "SafetyRule")

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::rules::{ControlIndex, Entry, Rule, Violation, judge};
+use super::rules::{ControlIndex, Entry, Judging, Rule, Violation, judge};
 use crate::config::{ControlState, RoutingControl, SafetyRule};
-use crate::faults::BatchJudgement;
 
 /// Changes of one control that are still on their way; beyond this the oldest count as arrived.
 const MOST_PENDING: usize = 1_024;
@@ -65,7 +64,11 @@ impl Register {
     }
 
     pub(crate) fn has_rule(&self, arn: &str) -> bool {
-        self.rules.iter().any(|rule| rule.config.arn == arn)
+        self.rules().any(|rule| rule.arn == arn)
+    }
+
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &SafetyRule> {
+        self.rules.iter().map(|rule| &rule.config)
     }
 
     pub(crate) fn controls(&self) -> impl Iterator<Item = &RoutingControl> {
@@ -93,12 +96,12 @@ impl Register {
         &mut self,
         entries: &[Entry],
         overridden: &[String],
-        judgement: BatchJudgement,
+        judging: Judging,
         delays: &[Duration],
         now: Instant,
     ) -> Result<(), Violation> {
         let before: Vec<_> = (0..self.controls.len()).map(|index| self.accepted(index)).collect();
-        let after = judge(&mut self.rules, entries, overridden, judgement, &before, now)?;
+        let after = judge(&mut self.rules, entries, overridden, judging, &before, now)?;
         for (control, (before, after)) in self.controls.iter_mut().zip(before.into_iter().zip(after)) {
             if before != after {
                 control.change(after, delays, now);
@@ -156,7 +159,7 @@ mod tests {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         let mut register = register();
-        register.update(&[(0, On)], &[], BatchJudgement::EndState, &seconds(&[0, 5, 15]), start).unwrap();
+        register.update(&[(0, On)], &[], Judging::default(), &seconds(&[0, 5, 15]), start).unwrap();
         assert_eq!(register.accepted(0), On);
         let seen = |observer, s| register.seen(0, observer, at(s));
         assert_eq!([seen(0, 0), seen(1, 0), seen(2, 0)], [On, Off, Off]);
@@ -169,11 +172,11 @@ mod tests {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         let mut register = register();
-        register.update(&[(0, On)], &[], BatchJudgement::EndState, &seconds(&[0, 10]), start).unwrap();
-        register.update(&[(0, Off)], &[], BatchJudgement::EndState, &seconds(&[0, 0]), at(1)).unwrap();
+        register.update(&[(0, On)], &[], Judging::default(), &seconds(&[0, 10]), start).unwrap();
+        register.update(&[(0, Off)], &[], Judging::default(), &seconds(&[0, 0]), at(1)).unwrap();
         assert_eq!(register.seen(0, 1, at(9)), Off, "has seen neither");
         assert_eq!(register.seen(0, 1, at(10)), Off, "sees both, in order");
-        register.update(&[(0, On)], &[], BatchJudgement::EndState, &seconds(&[0, 0]), at(11)).unwrap();
+        register.update(&[(0, On)], &[], Judging::default(), &seconds(&[0, 0]), at(11)).unwrap();
         assert_eq!(register.seen(0, 1, at(11)), On);
     }
 
@@ -184,7 +187,7 @@ mod tests {
         for second in 0..100 {
             let state = if second % 2 == 0 { On } else { Off };
             let now = start + Duration::from_secs(second);
-            register.update(&[(0, state)], &[], BatchJudgement::EndState, &seconds(&[0, 2]), now).unwrap();
+            register.update(&[(0, state)], &[], Judging::default(), &seconds(&[0, 2]), now).unwrap();
         }
         assert!(register.controls[0].pending.len() <= 3, "{:?}", register.controls[0].pending.len());
         assert_eq!(register.accepted(0), Off);
@@ -196,7 +199,7 @@ mod tests {
         let mut register = register();
         for turn in 0..3 * MOST_PENDING {
             let state = if turn % 2 == 0 { On } else { Off };
-            register.update(&[(0, state)], &[], BatchJudgement::EndState, &seconds(&[3_600]), start).unwrap();
+            register.update(&[(0, state)], &[], Judging::default(), &seconds(&[3_600]), start).unwrap();
         }
         assert_eq!(register.controls[0].pending.len(), MOST_PENDING);
     }

@@ -20,6 +20,14 @@ pub(crate) struct Rule {
     last_change: Option<Instant>,
 }
 
+/// How the rules of a request are applied, as set.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Judging {
+    pub(crate) batch: BatchJudgement,
+    /// Instead of each rule's own.
+    pub(crate) wait_period_ms: Option<u64>,
+}
+
 /// Why a rule said no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
@@ -51,13 +59,13 @@ impl Rule {
         step: &[Entry],
         before: &[ControlState],
         after: &[ControlState],
+        wait: Duration,
         now: Instant,
     ) -> Result<(), Violation> {
         let guarded = self.guarded();
         if !step.iter().any(|(index, _)| guarded.contains(index)) {
             return Ok(());
         }
-        let wait = Duration::from_millis(self.config.wait_period_ms);
         if self.last_change.is_some_and(|at| now.saturating_duration_since(at) < wait) {
             return Err(self.violation("its wait period has not passed"));
         }
@@ -101,13 +109,13 @@ pub(crate) fn judge(
     rules: &mut [Rule],
     entries: &[Entry],
     overridden: &[String],
-    judgement: BatchJudgement,
+    judging: Judging,
     states: &[ControlState],
     now: Instant,
 ) -> Result<Vec<ControlState>, Violation> {
     let mut judged = rules.to_vec();
     let mut states = states.to_vec();
-    let steps: Vec<&[Entry]> = match judgement {
+    let steps: Vec<&[Entry]> = match judging.batch {
         BatchJudgement::EndState => vec![entries],
         BatchJudgement::EachEntry => entries.chunks(1).collect(),
     };
@@ -118,7 +126,8 @@ pub(crate) fn judge(
         }
         for rule in &mut judged {
             if !overridden.contains(&rule.config.arn) {
-                rule.judge(step, &before, &states, now)?;
+                let wait = judging.wait_period_ms.unwrap_or(rule.config.wait_period_ms);
+                rule.judge(step, &before, &states, Duration::from_millis(wait), now)?;
             }
             if rule.changes(&before, &states) {
                 rule.last_change = Some(now);
@@ -159,7 +168,7 @@ mod tests {
         how: BatchJudgement,
         states: &[ControlState],
     ) -> Result<Vec<ControlState>, Violation> {
-        judge(rules, entries, &[], how, states, Instant::now())
+        judge(rules, entries, &[], Judging { batch: how, wait_period_ms: None }, states, Instant::now())
     }
 
     #[test]
@@ -188,12 +197,23 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_period_that_is_set_stands_for_each_rule_s_own() {
+        let off_first = [(0, Off), (1, On)];
+        let ask = |own, set| {
+            let judging = Judging { batch: BatchJudgement::EachEntry, wait_period_ms: set };
+            let mut rules = [rule(&["0", "1"], &[], AT_MOST_ONE, own)];
+            judge(&mut rules, &off_first, &[], judging, &[On, Off], Instant::now()).is_ok()
+        };
+        assert_eq!([ask(0, Some(5_000)), ask(5_000, Some(0)), ask(0, None)], [false, true, true]);
+    }
+
+    #[test]
     fn the_wait_period_refuses_until_it_has_passed_and_begins_only_with_a_change() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut rules = [rule(&["0", "1"], &[], AT_MOST_ONE, 5_000)];
         let mut put = |entry, states: &[ControlState], now| {
-            judge(&mut rules, &[entry], &[], BatchJudgement::EndState, states, now)
+            judge(&mut rules, &[entry], &[], Judging::default(), states, now)
         };
         assert!(put((0, On), &[On, Off], at(0)).is_ok(), "changes nothing, so no period begins");
         assert!(put((0, Off), &[On, Off], at(0)).is_ok());
@@ -244,7 +264,7 @@ mod tests {
         let mut rules = [rule(&["0", "1"], &[], AT_MOST_ONE, 0)];
         let overridden = ["arn:rule".to_owned()];
         let judged =
-            judge(&mut rules, &[(1, On)], &overridden, BatchJudgement::EndState, &[On, Off], Instant::now());
+            judge(&mut rules, &[(1, On)], &overridden, Judging::default(), &[On, Off], Instant::now());
         assert_eq!(judged, Ok(vec![On, On]));
     }
 }

@@ -223,10 +223,10 @@ mod tests {
 
     #[test]
     fn a_conflict_alone_is_a_certain_no_that_may_pass() {
-        let Outcome::Refused(Refusal { permanent, .. }) = verdict(&[ErrorKind::Conflict]) else {
-            panic!("a conflict is a refusal");
-        };
-        assert!(!permanent);
+        for kinds in [&[ErrorKind::Conflict][..], &[ErrorKind::Maintenance, ErrorKind::Conflict]] {
+            let Outcome::Refused(refusal) = verdict(kinds) else { panic!("a conflict is a refusal") };
+            assert!(!refusal.permanent && refusal.conflict, "{refusal:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use aws_simulator::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use region_aws::ArcEndpoint;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 pub const PANEL: &str = "arn:aws:route53-recovery-control::123456789012:controlpanel/trading";
@@ -32,6 +34,8 @@ pub struct Account {
     pub credentials_folder: PathBuf,
     /// The control port.
     pub control: SocketAddr,
+    /// Where ARC's control plane answers.
+    pub config_url: String,
     folder: TempDir,
     _stop: oneshot::Sender<()>,
 }
@@ -60,9 +64,24 @@ impl Account {
             ca_file: path("ca.crt"),
             credentials_folder: folder.path().to_owned(),
             control: addresses.control,
+            config_url: format!("https://{}", addresses.rds),
             folder,
             _stop: stop,
         }
+    }
+
+    /// Changes settings of the simulator by a JSON merge patch.
+    pub async fn set(&self, patch: &str) {
+        let mut stream = TcpStream::connect(self.control).await.unwrap();
+        let request = format!(
+            "PATCH /faults HTTP/1.1\r\nhost: control\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{patch}",
+            patch.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     /// The CA's certificate.

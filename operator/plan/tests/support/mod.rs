@@ -2,7 +2,7 @@
 //! It applies the steps of a plan the way the real parts would, without time of its own.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the support module")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use region_plan::*;
@@ -30,6 +30,8 @@ pub struct Side {
     pub queue: u64,
     pub hook_results: BTreeMap<HookPoint, HookResult>,
     pub finalizer: bool,
+    /// When a safety rule refused a change of that kind, as this side's operator remembers it.
+    pub refused: BTreeMap<Flipped, Timestamp>,
 }
 
 /// Everything outside of the operators.
@@ -41,6 +43,10 @@ pub struct Universe {
     /// Index of the region whose database takes writes.
     pub writer: usize,
     pub controls: BTreeMap<ControlKey, Switch>,
+    /// How the safety rules judge: `None` the end state of a batch; else each entry, with this wait period.
+    pub each_entry: Option<SignedDuration>,
+    /// When a control of a guarded role last changed.
+    pub changed: BTreeMap<ControlRole, Timestamp>,
     pub hooks: Vec<HookPoint>,
     pub management: Management,
     pub on_deadline: OnDeadline,
@@ -68,6 +74,7 @@ impl Universe {
             queue: 0,
             hook_results: BTreeMap::new(),
             finalizer: true,
+            refused: BTreeMap::new(),
         };
         let mut controls = BTreeMap::new();
         for role in [ControlRole::App, ControlRole::Intake, ControlRole::Ingress] {
@@ -89,6 +96,8 @@ impl Universe {
             },
             writer: 0,
             controls,
+            each_entry: None,
+            changed: BTreeMap::new(),
             hooks: HookPoint::ALL.to_vec(),
             management: Management::Manage,
             on_deadline: OnDeadline::Abort,
@@ -125,6 +134,7 @@ impl Universe {
                 on_deadline: self.on_deadline,
             },
             hooks: self.hooks.clone(),
+            dns_name: Some("mq.trading.example".to_owned()),
             management: self.management,
             deleting: self.sides[index].deleting,
             limits: Limits::default(),
@@ -149,6 +159,8 @@ impl Universe {
                 self.now,
             ),
             controls: self.controls.iter().map(|(key, switch)| (key.clone(), five(*switch))).collect(),
+            refused: side.refused.clone(),
+            guarded: Fact::known(BTreeSet::from([ControlRole::App, ControlRole::Ingress]), self.now),
             workloads: Fact::known(Workloads { items: side.workloads.clone(), conflicts: vec![] }, self.now),
             broker: Fact::known(side.broker.clone(), self.now),
             drain: BTreeMap::from([("queue trades".to_owned(), known(side.queue))]),
@@ -214,7 +226,11 @@ impl Universe {
                     }
                 }
             }
-            Step::Flip { batch, .. } => self.flip(batch),
+            Step::Flip { what, batch } => {
+                if !self.flip(batch) {
+                    self.sides[index].refused.insert(*what, self.now);
+                }
+            }
             Step::CloseBroker => {
                 self.sides[index].broker.customers_may_write = false;
                 self.sides[index].broker.all_customers_may_write = false;
@@ -240,17 +256,32 @@ impl Universe {
         }
     }
 
-    /// The safety rules: at most one App control and one Ingress control On, judged on the batch's end state.
-    fn flip(&mut self, batch: &[(ControlKey, Switch)]) {
-        let mut after = self.controls.clone();
-        after.extend(batch.iter().cloned());
-        for role in [ControlRole::App, ControlRole::Ingress] {
-            let on = after.iter().filter(|(key, switch)| key.role == role && **switch == Switch::On).count();
-            if on > 1 {
-                return;
+    /// The safety rules: at most one App control and one Ingress control On. Answers whether they let the batch pass.
+    fn flip(&mut self, batch: &[(ControlKey, Switch)]) -> bool {
+        let (mut after, mut changed) = (self.controls.clone(), self.changed.clone());
+        let parts = if self.each_entry.is_some() { 1 } else { batch.len().max(1) };
+        for part in batch.chunks(parts) {
+            let before = after.clone();
+            after.extend(part.iter().cloned());
+            for role in [ControlRole::App, ControlRole::Ingress] {
+                let of_role = |controls: &BTreeMap<ControlKey, Switch>| -> Vec<Switch> {
+                    controls.iter().filter(|(key, _)| key.role == role).map(|(_, switch)| *switch).collect()
+                };
+                let now = of_role(&after);
+                if now == of_role(&before) {
+                    continue;
+                }
+                let waits = changed
+                    .insert(role, self.now)
+                    .zip(self.each_entry)
+                    .is_some_and(|(at, wait)| self.now.duration_since(at) < wait);
+                if waits || now.iter().filter(|switch| **switch == Switch::On).count() > 1 {
+                    return false;
+                }
             }
         }
-        self.controls = after;
+        (self.controls, self.changed) = (after, changed);
+        true
     }
 
     /// Statements on the lease row: they work only where the database takes writes.
