@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use region_lease::{Clock, ConnectOptions, Guard, LeaseError, LeaseErrorKind, Reading, Retry, ValidUntil};
+use region_lease::{
+    Clock, ConnectOptions, Guard, LeaseError, LeaseErrorKind, Reading, Retry, ValidUntil, WayBack,
+};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
@@ -146,6 +148,7 @@ fn view(reading: &Reading) -> Option<LeaseView> {
     let other_start = row.server_start != Some(reading.clock.server_start);
     let remaining = match remaining(row.valid_until, reading.clock) {
         Remaining::For(_) if other_start => Remaining::Closed,
+        Remaining::Unlimited if row.way_back == WayBack::Asked => Remaining::EndAsked,
         remaining => remaining,
     };
     Some(LeaseView {

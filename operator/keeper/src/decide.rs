@@ -30,8 +30,10 @@ pub(crate) enum Remaining {
     Closed,
     /// Until then; zero when it has run out.
     For(Duration),
-    /// Handed back without an end; there is nothing to renew.
+    /// Without an end; there is nothing to renew.
     Unlimited,
+    /// Without an end, and the operator asked for one: the next permitted renewal sets it.
+    EndAsked,
 }
 
 /// What the loop does after reading the row.
@@ -106,9 +108,9 @@ pub(crate) fn next(row: Option<&LeaseView>, me: &str, since_renewal: Option<Dura
     };
     match (row.remaining, since_renewal) {
         (Remaining::Unlimited, _) => Next::LookAgain(pace.period),
-        (Remaining::Closed, _) | (Remaining::For(_), None) => Next::Renew,
-        (Remaining::For(_), Some(since)) if since >= pace.period => Next::Renew,
-        (Remaining::For(_), Some(since)) => Next::LookAgain(pace.period.saturating_sub(since)),
+        (Remaining::Closed, _) => Next::Renew,
+        (_, Some(since)) if since < pace.period => Next::LookAgain(pace.period.saturating_sub(since)),
+        (Remaining::For(_) | Remaining::EndAsked, _) => Next::Renew,
     }
 }
 
@@ -183,7 +185,14 @@ mod tests {
             ("mine, just renewed", Some(row(Some(ME), open)), Some(seconds(1)), Next::LookAgain(seconds(1))),
             ("mine, due", Some(row(Some(ME), open)), Some(seconds(2)), Next::Renew),
             ("mine, run out", Some(row(Some(ME), expired)), Some(seconds(30)), Next::Renew),
-            ("handed back", Some(row(Some(ME), Remaining::Unlimited)), None, Next::LookAgain(PACE.period)),
+            ("without an end", Some(row(Some(ME), Remaining::Unlimited)), None, Next::LookAgain(PACE.period)),
+            ("managed again", Some(row(Some(ME), Remaining::EndAsked)), None, Next::Renew),
+            (
+                "managed again, tried",
+                Some(row(Some(ME), Remaining::EndAsked)),
+                Some(seconds(1)),
+                Next::LookAgain(seconds(1)),
+            ),
         ];
         for (name, row, since, expected) in cases {
             assert_eq!(next(row.as_ref(), ME, since, PACE), expected, "{name}");

@@ -38,7 +38,7 @@ impl AppStatus {
         match self.remaining? {
             (Remaining::Closed, _) => Some(Duration::ZERO),
             (Remaining::For(left), read) => Some(left.saturating_sub(now.saturating_duration_since(read))),
-            (Remaining::Unlimited, _) => None,
+            (Remaining::Unlimited | Remaining::EndAsked, _) => None,
         }
     }
 }

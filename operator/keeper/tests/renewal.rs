@@ -280,6 +280,24 @@ async fn a_renewal_that_was_paused_after_permission_widens_nothing() {
 }
 
 #[tokio::test]
+async fn a_lease_that_was_handed_back_is_limited_again_with_permission_only() {
+    let scene = Scene::start(On).await;
+    let grant = scene.grant(0, 1, ME).await;
+    let keeper = scene.keeper();
+    scene.until("the grant to be opened", SOON, Reading::accepts_writes).await;
+    region_lease::hand_back(&scene.admin, APP, 1, grant).await.unwrap();
+    scene.set_control(ControlState::Off).await;
+    region_lease::limit_again(&scene.admin, APP, 1, grant).await.unwrap();
+    keeper.until_says("/metrics", "outcome=\"too_few_on\"} 2").await;
+    assert_eq!(scene.end_of_lease().await, ValidUntil::Infinity);
+    scene.set_control(ControlState::On).await;
+    let limited = scene.until("a limit", SOON, |reading| end(reading) != ValidUntil::Infinity).await;
+    assert!(limited.accepts_writes(), "{limited:?}");
+    scene.until("renewals from then on", SOON, |reading| end(reading) > end(&limited)).await;
+    keeper.end().await;
+}
+
+#[tokio::test]
 async fn without_its_database_the_keeper_lives_but_is_not_ready() {
     let scene = Scene::start(On).await;
     let account = &scene.account;

@@ -133,7 +133,8 @@ pub async fn open(client: &Client, app: &str, epoch: u64, grant_id: Uuid, opened
     one("open", app, WAITS_FOR_WRITERS, client, sql, &parameters).await.map(drop)
 }
 
-/// Leaves the lease with its present holder without an end, so that trading goes on with nobody to renew it.
+/// Leaves the lease with its present holder without an end, so that trading goes on with nobody to renew it. For people:
+/// it is not undone by itself.
 ///
 /// # Errors
 /// `Fenced`, `ServerRestarted`, or `Expired`: somebody else may have been given the right meanwhile.
@@ -141,6 +142,27 @@ pub async fn release_unlimited(client: &Client, app: &str, epoch: u64, grant_id:
     let parameters: [&(dyn ToSql + Sync); 3] = [&app, &database_epoch(epoch), &grant_id];
     let sql = "SELECT region.release_unlimited($1, $2, $3)";
     one("release_unlimited", app, WAITS_FOR_WRITERS, client, sql, &parameters).await.map(drop)
+}
+
+/// Leaves the lease with its present holder without an end, until [`limit_again`].
+///
+/// # Errors
+/// As of [`release_unlimited`].
+pub async fn hand_back(client: &Client, app: &str, epoch: u64, grant_id: Uuid) -> Result<()> {
+    let parameters: [&(dyn ToSql + Sync); 3] = [&app, &database_epoch(epoch), &grant_id];
+    let sql = "SELECT region.hand_back($1, $2, $3)";
+    one("hand_back", app, WAITS_FOR_WRITERS, client, sql, &parameters).await.map(drop)
+}
+
+/// Asks for an end where the lease was handed back without one. The next [`renew`] with permission sets it; until then
+/// nothing changes.
+///
+/// # Errors
+/// `Refused` when a person took the end away; `Fenced`, `Expired`, `ServerRestarted`.
+pub async fn limit_again(client: &Client, app: &str, epoch: u64, grant_id: Uuid) -> Result<()> {
+    let parameters: [&(dyn ToSql + Sync); 3] = [&app, &database_epoch(epoch), &grant_id];
+    let sql = "SELECT region.limit_again($1, $2, $3)";
+    one("limit_again", app, WAITS_FOR_WRITERS, client, sql, &parameters).await.map(drop)
 }
 
 /// Adds an application that nobody holds yet, or changes how far its renewals reach (1 s to 60 s). Needs a

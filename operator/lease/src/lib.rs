@@ -13,10 +13,11 @@ mod migrate;
 mod row;
 
 pub use call::{
-    Fence, NewGrant, abort, clock, enroll, fence, grant, open, read_lease, release_unlimited, renew,
+    Fence, NewGrant, abort, clock, enroll, fence, grant, hand_back, limit_again, open, read_lease,
+    release_unlimited, renew,
 };
 pub use connect::{ConnectOptions, TlsConnector, connect};
 pub use error::{LeaseError, LeaseErrorKind, Retry};
 pub use guard::{Guard, LONGEST_TRANSACTION};
 pub use migrate::{MigrateError, migrate};
-pub use row::{Clock, LeaseRow, Opened, Reading, Released, ValidUntil};
+pub use row::{Clock, LeaseRow, Opened, Reading, Released, ValidUntil, WayBack};

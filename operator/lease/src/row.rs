@@ -45,6 +45,8 @@ pub struct LeaseRow {
     pub opened: Opened,
     /// When the right to write ends, by this database's clock.
     pub valid_until: ValidUntil,
+    /// Whether an end may be set again where there is none.
+    pub way_back: WayBack,
     /// The server start that the last renewal saw; `None` before the first renewal of a grant.
     pub server_start: Option<Timestamp>,
     /// The observation that the last renewal rests on, by this database's clock.
@@ -88,6 +90,17 @@ pub enum ValidUntil {
     At(Timestamp),
     /// Never: left with its holder without anybody who renews it.
     Infinity,
+}
+
+/// The way back from a lease without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WayBack {
+    /// The lease has an end, or a person took it away: that is not undone by itself.
+    None,
+    /// Handed back by an operator; whoever manages the application again may ask for an end.
+    Open,
+    /// Asked for; the next permitted renewal sets it.
+    Asked,
 }
 
 impl Reading {
@@ -135,12 +148,14 @@ impl From<Extended<Timestamp>> for ValidUntil {
     }
 }
 
-/// One row always: the server's clock is there even where the application's row is not.
+/// One row always: the server's clock is there even where the application's row is not. A row whose newest migration has
+/// not run yet has no way back.
 pub(crate) const READ_SQL: &str = "\
     SELECT clock_timestamp() AS now, pg_postmaster_start_time() AS started, pg_is_in_recovery() AS in_recovery, \
            l.app, l.epoch, l.grant_id, l.granted_run, l.holder, l.opened::text AS opened, l.valid_until, \
            l.server_start, l.renewed_at, (extract(epoch FROM l.lease_duration) * 1000)::bigint AS duration_ms, \
-           l.released_epoch, l.released_to, l.released_run, l.aborted_run \
+           l.released_epoch, l.released_to, l.released_run, l.aborted_run, \
+           to_jsonb(l) ->> 'way_back' AS way_back \
     FROM (SELECT $1::text AS app) AS wanted LEFT JOIN region.lease l ON l.app = wanted.app";
 
 pub(crate) fn reading(row: &Row) -> Result<Reading, tokio_postgres::Error> {
@@ -173,6 +188,11 @@ fn lease_row(row: &Row) -> Result<Option<LeaseRow>, tokio_postgres::Error> {
             _ => Opened::None,
         },
         valid_until: row.try_get::<_, Extended<Timestamp>>("valid_until")?.into(),
+        way_back: match row.try_get("way_back")? {
+            Some("open") => WayBack::Open,
+            Some("asked") => WayBack::Asked,
+            _ => WayBack::None,
+        },
         server_start: match row.try_get("server_start")? {
             Extended::Value(start) => Some(start),
             Extended::NegInfinity | Extended::PosInfinity => None,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use region_lease::{ConnectOptions, LeaseErrorKind as Kind, connect};
 use support::{APP, Database};
 
-const OPERATOR: &[&str] = &["abort", "clock", "fence", "grant", "open", "release_unlimited"];
+const OPERATOR: &[&str] =
+    &["abort", "clock", "fence", "grant", "hand_back", "limit_again", "open", "release_unlimited"];
 const KEEPER: &[&str] = &["clock", "renew"];
 const WRITER: &[&str] = &["clock", "guard"];
 
@@ -75,6 +76,7 @@ async fn a_role_that_tries_what_is_not_its_own_is_denied() {
             &roles.writer,
             vec![
                 format!("SELECT region.release_unlimited({claimed})"),
+                format!("SELECT region.limit_again({claimed})"),
                 "ALTER TABLE trade DISABLE TRIGGER region_guard".into(),
                 "DROP TRIGGER region_guard ON trade".into(),
                 "SET session_replication_role = replica".into(),

@@ -9,7 +9,9 @@ use futures::future::{join, join_all};
 use lab::temporary::Postgres;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use region_lease::{Guard, LeaseErrorKind as Kind, NewGrant, Opened, Released, ValidUntil, read_lease};
+use region_lease::{
+    Clock, Guard, LeaseErrorKind as Kind, NewGrant, Opened, Released, ValidUntil, WayBack, read_lease,
+};
 use support::{APP, Database, EAST, INSERT, WEST, later, to_west, write};
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -309,4 +311,69 @@ async fn a_standby_shows_the_release_only_after_all_writes_before_it_and_takes_n
     let keeper = support::client(&standby, "region_keeper", "postgres").await;
     let clock = later(region_lease::clock(&keeper).await.unwrap(), Duration::ZERO);
     assert_eq!(region_lease::renew(&keeper, &claim, clock).await.unwrap_err().kind, Kind::ReadOnly);
+}
+
+/// The row's end and the way back from having none.
+async fn end(roles: &support::Roles) -> (ValidUntil, WayBack) {
+    let row = read_lease(&roles.operator, APP).await.unwrap().row.unwrap();
+    (row.valid_until, row.way_back)
+}
+
+#[tokio::test]
+async fn a_lease_that_was_handed_back_is_limited_again_by_a_permitted_renewal_and_never_closed_between() {
+    let roles = Database::new().await.roles().await;
+    let claim = roles.holding().await;
+    let hand_back = || region_lease::hand_back(&roles.operator, APP, claim.epoch(), claim.grant_id);
+    let limit = || region_lease::limit_again(&roles.operator, APP, claim.epoch(), claim.grant_id);
+    limit().await.unwrap();
+    assert_ne!(end(&roles).await.0, ValidUntil::Infinity, "it has its limit already");
+    hand_back().await.unwrap();
+    roles.renewed(&claim).await;
+    assert_eq!(end(&roles).await, (ValidUntil::Infinity, WayBack::Open), "nobody asked yet");
+
+    limit().await.unwrap();
+    assert_eq!(end(&roles).await, (ValidUntil::Infinity, WayBack::Asked), "asking alone sets no end");
+    write(&roles.writer, &claim, "BEGIN").await.unwrap();
+    let now = region_lease::clock(&roles.keeper).await.unwrap();
+    let late = Clock { now: now.now - Duration::from_secs(11), ..now };
+    region_lease::renew(&roles.keeper, &claim, late).await.unwrap();
+    assert_eq!(end(&roles).await, (ValidUntil::Infinity, WayBack::Asked), "too late to leave time enough");
+
+    hand_back().await.unwrap();
+    roles.renewed(&claim).await;
+    assert_eq!(end(&roles).await, (ValidUntil::Infinity, WayBack::Open), "deleted again before the renewal");
+    limit().await.unwrap();
+    let observed = region_lease::clock(&roles.keeper).await.unwrap();
+    let until = region_lease::renew(&roles.keeper, &claim, observed).await.unwrap();
+    assert_eq!(until, ValidUntil::At(observed.now + Duration::from_secs(20)));
+    assert_eq!(end(&roles).await, (until, WayBack::None));
+    write(&roles.writer, &claim, "BEGIN").await.unwrap();
+    roles.expire().await;
+    assert_eq!(write(&roles.writer, &claim, "BEGIN").await.unwrap_err().kind, Kind::Expired, "as any other");
+}
+
+#[tokio::test]
+async fn what_a_person_left_without_a_limit_is_not_limited_again() {
+    let roles = Database::new().await.roles().await;
+    let claim = roles.holding().await;
+    let named = (APP, claim.epoch(), claim.grant_id);
+    region_lease::hand_back(&roles.operator, named.0, named.1, named.2).await.unwrap();
+    region_lease::limit_again(&roles.operator, named.0, named.1, named.2).await.unwrap();
+    region_lease::release_unlimited(&roles.operator, named.0, named.1, named.2).await.unwrap();
+    roles.renewed(&claim).await;
+    assert_eq!(end(&roles).await, (ValidUntil::Infinity, WayBack::None));
+    let refused = region_lease::limit_again(&roles.operator, named.0, named.1, named.2).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused, "{refused}");
+    region_lease::hand_back(&roles.operator, named.0, named.1, named.2).await.unwrap();
+    assert_eq!(end(&roles).await, (ValidUntil::Infinity, WayBack::None), "a deletion does not change it");
+}
+
+#[tokio::test]
+async fn a_fence_closes_the_way_back_of_the_grant_that_it_ends() {
+    let roles = Database::new().await.roles().await;
+    let claim = roles.holding().await;
+    region_lease::hand_back(&roles.operator, APP, claim.epoch(), claim.grant_id).await.unwrap();
+    region_lease::limit_again(&roles.operator, APP, claim.epoch(), claim.grant_id).await.unwrap();
+    roles.fenced(&claim, Uuid::new_v4()).await.unwrap();
+    assert_eq!(end(&roles).await, (ValidUntil::NegInfinity, WayBack::None));
 }

@@ -43,6 +43,9 @@ fn spec(ctx: &Context<'_>, found: &mut Vec<Finding>) {
     if mine.mode != Mode::Planned {
         add(found, Code::FailoverUnavailable, "mode: Failover moves nothing in this version");
     }
+    if ctx.intent.approval_required {
+        add(found, Code::ApprovalUnavailable, "approval.required: Always cannot be fulfilled in this version");
+    }
     if let Some(why) = unknown(ctx, &ctx.intent.peer) {
         add(found, Code::PeerUnknown, format!("the object in {}: {why}", ctx.other));
         return;
@@ -132,7 +135,7 @@ fn name(ctx: &Context<'_>, found: &mut Vec<Finding>) {
     let serves = ctx.lease().is_some_and(|row| {
         row.holder.as_ref() == Some(ctx.me)
             && row.opened == Opened::Intake
-            && matches!(row.validity, Validity::Valid | Validity::Unlimited)
+            && row.validity.is_open()
     });
     let settled =
         ctx.world.mine.run.as_ref().is_none_or(|run| {

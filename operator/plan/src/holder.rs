@@ -118,7 +118,7 @@ fn own_app_control_on(ctx: &Context<'_>, draft: &mut Draft) -> bool {
 
 fn lease_valid(row: &LeaseView, draft: &mut Draft) -> bool {
     match row.validity {
-        Validity::Valid | Validity::Unlimited => true,
+        Validity::Valid | Validity::Unlimited | Validity::HandedBack | Validity::LimitAsked => true,
         Validity::NeverRenewed => {
             draft.wait(format!("the keeper to open epoch {} by its first renewal", row.epoch));
             false

@@ -23,6 +23,8 @@ pub struct Intent {
     pub hooks: Vec<HookPoint>,
     /// The name that customers resolve, if the object gives one.
     pub dns_name: Option<String>,
+    /// Planned runs need an approval, which this version cannot ask for.
+    pub approval_required: bool,
     /// Whether effects are wanted at all.
     pub management: Management,
     /// The object is being deleted: trading must go on without it.

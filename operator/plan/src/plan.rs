@@ -144,4 +144,6 @@ codes! {
     SafetyRuleMissing = "TR-1020", blocks;
     /// The safety rules could not be read.
     SafetyRulesUnknown = "TR-1021", informs;
+    /// The object asks for an approval, which this version cannot give.
+    ApprovalUnavailable = "TR-1022", blocks;
 }

@@ -68,7 +68,8 @@ fn holds(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {
         StepKind::HookAfterGrant => hook(HookPoint::AfterGrant),
         StepKind::HookProbe => hook(HookPoint::Probe),
         StepKind::HookAfterOpen => hook(HookPoint::AfterOpen),
-        StepKind::ReleaseUnlimited => mine.is_some_and(|row| row.validity == Validity::Unlimited),
+        StepKind::ReleaseUnlimited => mine.is_some_and(|row| row.validity == Validity::HandedBack),
+        StepKind::LimitAgain => mine.is_some_and(|row| row.validity == Validity::LimitAsked),
         StepKind::RemoveFinalizer => false,
     }
 }

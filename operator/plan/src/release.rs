@@ -16,7 +16,7 @@ pub(crate) fn release(ctx: &Context<'_>) -> Draft {
     }
     match ctx.fresh(&ctx.world.lease) {
         None => draft.wait("the database to answer, to hand the lease back before the object goes"),
-        Some(Some(row)) if row.holder.as_ref() == Some(ctx.me) && row.validity != Validity::Unlimited => {
+        Some(Some(row)) if row.holder.as_ref() == Some(ctx.me) && !stays(row.validity) => {
             draft.step(Step::ReleaseUnlimited { grant: Grant { epoch: row.epoch, id: row.grant_id } });
         }
         Some(_) if still_read(ctx) => {
@@ -25,6 +25,11 @@ pub(crate) fn release(ctx: &Context<'_>) -> Draft {
         Some(_) => draft.step(Step::RemoveFinalizer),
     }
     draft
+}
+
+/// The lease goes on by itself, with nobody to renew it.
+fn stays(validity: Validity) -> bool {
+    matches!(validity, Validity::Unlimited | Validity::HandedBack)
 }
 
 /// A side that declined must stay readable until the other side has drawn its conclusion: after a fence only that

@@ -4,7 +4,7 @@ use crate::context::{Context, Draft};
 use crate::holder::{self, Opening};
 use crate::intent::Mode;
 use crate::plan::Phase;
-use crate::report::{Mark, RunReport};
+use crate::report::{Grant, Mark, RunReport};
 use crate::step::{Flipped, Recorded, Step};
 use crate::world::{ControlKey, ControlRole, LeaseView, Opened, Switch, Validity};
 
@@ -26,7 +26,8 @@ fn active(ctx: &Context<'_>, row: &LeaseView) -> Draft {
     let mut draft = Draft::new(Phase::Steady, format!("active in {}, epoch {}", ctx.me, row.epoch));
     holder::note_unready(ctx, &mut draft);
     let underway = holder::open(ctx, row, None, &mut draft) == Opening::Underway;
-    let open = row.opened == Opened::Intake && matches!(row.validity, Validity::Valid | Validity::Unlimited);
+    limit_again(row, &mut draft);
+    let open = row.opened == Opened::Intake && row.validity.is_open();
     if underway && open {
         draft.phase(
             Phase::Steady,
@@ -39,6 +40,18 @@ fn active(ctx: &Context<'_>, row: &LeaseView) -> Draft {
         draft.wait(format!("{} to open a run", ctx.other));
     }
     draft
+}
+
+/// An object that manages the application again after another one was deleted takes the lease back under renewal. The limit
+/// itself comes with a renewal, so without a keeper that has permission nothing changes and trading goes on.
+fn limit_again(row: &LeaseView, draft: &mut Draft) {
+    match row.validity {
+        Validity::HandedBack => {
+            draft.step(Step::LimitAgain { grant: Grant { epoch: row.epoch, id: row.grant_id } });
+        }
+        Validity::LimitAsked => draft.wait("the keeper to give the lease a limit again by a renewal"),
+        _ => {}
+    }
 }
 
 /// The other side holds the lease: this side is closed, its controls Off, its workloads at standby size.

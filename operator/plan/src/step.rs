@@ -90,6 +90,11 @@ pub enum Step {
         /// The grant.
         grant: Grant,
     },
+    /// Ask for a limit of a lease that was handed back without one: the keeper's next permitted renewal sets it.
+    LimitAgain {
+        /// The grant.
+        grant: Grant,
+    },
     /// Let the API server delete the object.
     RemoveFinalizer,
 }
@@ -193,7 +198,7 @@ step_kinds! {
     CloseBroker, CloseAnswers, OpenBroker,
     AbortRun, Fence, SwitchDatabase, Grant, OpenCore, OpenIntake,
     HookPreWarm, HookDrained, HookAfterGrant, HookProbe, HookAfterOpen,
-    ReleaseUnlimited, RemoveFinalizer,
+    ReleaseUnlimited, LimitAgain, RemoveFinalizer,
 }
 
 impl Step {
@@ -241,6 +246,7 @@ impl Step {
                 HookPoint::AfterOpen => StepKind::HookAfterOpen,
             },
             Step::ReleaseUnlimited { .. } => StepKind::ReleaseUnlimited,
+            Step::LimitAgain { .. } => StepKind::LimitAgain,
             Step::RemoveFinalizer => StepKind::RemoveFinalizer,
         }
     }

@@ -75,10 +75,18 @@ pub(super) async fn open(database: &Database, epoch: Epoch, grant_id: GrantId, o
 }
 
 /// Leaves the lease with its holder without a limit.
-pub(super) async fn release_unlimited(database: &Database, grant: &Grant) -> Outcome {
+pub(super) async fn hand_back(database: &Database, grant: &Grant) -> Outcome {
+    match database.acting().await {
+        Ok(client) => end(region_lease::hand_back(&client, database.app(), grant.epoch.0, grant.id.0).await),
+        Err(why) => Outcome::Refused(why),
+    }
+}
+
+/// Asks for a limit of a lease that was handed back.
+pub(super) async fn limit_again(database: &Database, grant: &Grant) -> Outcome {
     match database.acting().await {
         Ok(client) => {
-            end(region_lease::release_unlimited(&client, database.app(), grant.epoch.0, grant.id.0).await)
+            end(region_lease::limit_again(&client, database.app(), grant.epoch.0, grant.id.0).await)
         }
         Err(why) => Outcome::Refused(why),
     }

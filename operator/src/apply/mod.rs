@@ -134,7 +134,8 @@ impl Executor<'_> {
             | Step::Fence { .. }
             | Step::Grant { .. }
             | Step::Open { .. }
-            | Step::ReleaseUnlimited { .. } => match within(LEASE, "the database", self.lease(step)).await {
+            | Step::ReleaseUnlimited { .. }
+            | Step::LimitAgain { .. } => match within(LEASE, "the database", self.lease(step)).await {
                 Ok(outcome) => outcome,
                 Err(late) => Outcome::from(late),
             },
@@ -153,7 +154,8 @@ impl Executor<'_> {
                 lease::grant(database, *from_epoch, grant, self.me, *run).await
             }
             Step::Open { epoch, grant_id, opened } => lease::open(database, *epoch, *grant_id, *opened).await,
-            Step::ReleaseUnlimited { grant } => lease::release_unlimited(database, grant).await,
+            Step::ReleaseUnlimited { grant } => lease::hand_back(database, grant).await,
+            Step::LimitAgain { grant } => lease::limit_again(database, grant).await,
             other => Outcome::Refused(format!("{} is no act on the lease", other.kind().name())),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use region_lease::{ConnectOptions, LeaseError, LeaseRow, Reading, ValidUntil, connect, read_lease};
+use region_lease::{ConnectOptions, LeaseError, LeaseRow, Reading, ValidUntil, WayBack, connect, read_lease};
 use region_plan::{Epoch, GrantId, LeaseView, Opened, Region, Released, RunId, Validity};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
@@ -202,7 +202,11 @@ fn view(row: &LeaseRow, reading: &Reading) -> LeaseView {
 /// start says nothing about the writer.
 fn validity(row: &LeaseRow, reading: &Reading) -> Validity {
     match row.valid_until {
-        ValidUntil::Infinity => Validity::Unlimited,
+        ValidUntil::Infinity => match row.way_back {
+            WayBack::None => Validity::Unlimited,
+            WayBack::Open => Validity::HandedBack,
+            WayBack::Asked => Validity::LimitAsked,
+        },
         ValidUntil::NegInfinity => Validity::NeverRenewed,
         ValidUntil::At(end) if end <= reading.clock.now => Validity::Expired,
         ValidUntil::At(_) if reading.in_recovery || row.server_start == Some(reading.clock.server_start) => {
@@ -232,6 +236,7 @@ mod tests {
             holder: Some("a".to_owned()),
             opened: region_lease::Opened::Core,
             valid_until,
+            way_back: WayBack::None,
             server_start: Some(at(10)),
             renewed_at: Some(at(95)),
             lease_duration: Duration::from_secs(20),

@@ -130,7 +130,12 @@ fn lease_held(inputs: &Inputs<'_>) -> Said {
         Validity::Unlimited => said(
             State::True,
             reason::AS_WANTED,
-            format!("{holder} holds epoch {} without a limit", row.epoch),
+            format!("{holder} holds epoch {} without a limit, as a person left it", row.epoch),
+        ),
+        Validity::HandedBack | Validity::LimitAsked => said(
+            State::True,
+            reason::AS_WANTED,
+            format!("{holder} holds epoch {} without a limit until its keeper renews it", row.epoch),
         ),
         Validity::NeverRenewed => said(
             State::False,

@@ -50,6 +50,7 @@ pub struct Universe {
     pub hooks: Vec<HookPoint>,
     pub management: Management,
     pub on_deadline: OnDeadline,
+    pub approval_required: bool,
     /// Every grant ever made, in order.
     pub grants: Vec<(Epoch, GrantId, usize)>,
     pub ids: u128,
@@ -101,6 +102,7 @@ impl Universe {
             hooks: HookPoint::ALL.to_vec(),
             management: Management::Manage,
             on_deadline: OnDeadline::Abort,
+            approval_required: false,
             grants: Vec::new(),
             ids: 1,
         }
@@ -135,6 +137,7 @@ impl Universe {
             },
             hooks: self.hooks.clone(),
             dns_name: Some("mq.trading.example".to_owned()),
+            approval_required: self.approval_required,
             management: self.management,
             deleting: self.sides[index].deleting,
             limits: Limits::default(),
@@ -190,7 +193,7 @@ impl Universe {
             let on =
                 self.controls[&ControlKey { role: ControlRole::App, region: holder.clone() }] == Switch::On;
             let here = region(self.writer) == holder;
-            if on && here && self.lease.validity != Validity::Unlimited {
+            if on && here && !matches!(self.lease.validity, Validity::Unlimited | Validity::HandedBack) {
                 self.lease.validity = Validity::Valid;
             }
         }
@@ -316,7 +319,8 @@ impl Universe {
                     row.opened = row.opened.max(*opened);
                 }
             }
-            Step::ReleaseUnlimited { .. } => row.validity = Validity::Unlimited,
+            Step::ReleaseUnlimited { .. } => row.validity = Validity::HandedBack,
+            Step::LimitAgain { .. } => row.validity = Validity::LimitAsked,
             other => panic!("not a statement on the row: {other:?}"),
         }
     }
@@ -408,6 +412,7 @@ fn detail(step: &Step) -> String {
         | Step::CloseAnswers
         | Step::OpenBroker
         | Step::ReleaseUnlimited { .. }
+        | Step::LimitAgain { .. }
         | Step::RemoveFinalizer => "-".to_owned(),
     }
 }
