@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::backoff::Backoff;
 use crate::config::{BrokerArgs, ConfigError, read_file};
 use crate::postgres::Grant;
+use crate::wire::{self, Repaired};
 
 /// Time to connect, or to open a channel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -155,24 +156,24 @@ impl BrokerConfig {
     pub async fn connect(&self) -> Result<Connection, AmqpError> {
         let properties =
             ConnectionProperties::default().with_connection_name(self.connection_name.as_str().into());
-        let runtime = lapin::runtime::default_runtime().map_err(self.failed("connecting"))?;
+        let tokio = lapin::runtime::default_runtime().map_err(self.failed("connecting"))?;
         let (ca_pem, address) = (self.ca_pem.clone(), self.address);
         let connecting = Connection::connector(
             self.uri.clone(),
-            runtime,
-            async move |uri, runtime| {
+            wire::runtime(),
+            async move |uri, _| {
                 let tls = OwnedTLSConfig { identity: None, cert_chain: ca_pem.clone() };
                 let stream = match address {
-                    None => uri.connect_with_config_async(tls.as_ref(), &runtime).await?,
+                    None => uri.connect_with_config_async(tls.as_ref(), &tokio).await?,
                     Some(address) => {
-                        let stream = AsyncTcpStream::connect(&runtime, address).await?;
+                        let stream = AsyncTcpStream::connect(&tokio, address).await?;
                         match uri.scheme {
                             AMQPScheme::AMQP => stream,
                             AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, tls.as_ref()).await?,
                         }
                     }
                 };
-                Ok(stream)
+                Ok(AsyncTcpStream::Plain(Repaired::new(stream)))
             },
             properties,
         );

@@ -12,3 +12,4 @@ pub mod postgres;
 pub mod shutdown;
 pub mod stage;
 pub mod telemetry;
+pub mod wire;

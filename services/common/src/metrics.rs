@@ -17,7 +17,7 @@ pub enum Fate {
     Done,
     /// Given back to the broker: fenced, too late, or an error that passes.
     Requeued,
-    /// Written to quarantine with a reason.
+    /// Written to quarantine with a reason: a whole message, or one record of a message that is otherwise done.
     Quarantined,
 }
 

@@ -45,7 +45,7 @@ pub enum DbError {
     /// The data itself was refused; trying it again cannot help.
     #[error("the database refused the data ({code})")]
     Data {
-        /// SQLSTATE of class 22 or 23.
+        /// SQLSTATE of class 22, 23 or 54.
         code: String,
         /// The server's answer.
         source: tokio_postgres::Error,
@@ -77,7 +77,8 @@ impl DbError {
         let code = state.code().to_owned();
         match code.get(..2) {
             Some("TR") => Self::Fenced { code, source },
-            Some("22" | "23") => Self::Data { code, source },
+            // 54 is a limit of the server, such as the longest key of an index.
+            Some("22" | "23" | "54") => Self::Data { code, source },
             Some("08" | "57") => Self::Lost { source },
             _ if *state == SqlState::READ_ONLY_SQL_TRANSACTION => Self::Lost { source },
             _ => Self::Other { source },

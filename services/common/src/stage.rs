@@ -4,7 +4,8 @@
 //! acknowledge the batch.
 //!
 //! A crash anywhere repeats a batch; ids make the repeat harmless. A batch is what is there, at once, up to a
-//! limit. Messages that the database refuses as data are set apart one by one, so that none stops the queue.
+//! limit. A message holds one record or many. When the database refuses a batch as data, the records that it
+//! refuses are found by halving and set apart one by one; all others go on, so that none stops the queue.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -31,17 +32,11 @@ const BATCH_DEADLINE: Duration = Duration::from_secs(20);
 /// Longest pause before a stage tries again after an error.
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
-/// What a stage made of a batch.
-#[derive(Debug, Default)]
-pub struct Stored {
-    /// Messages for the next stage.
-    pub onward: Vec<Outgoing>,
-    /// How many messages of the batch went to quarantine.
-    pub quarantined: usize,
-}
-
-/// What a stage does with a batch. Everything else about it is the same for all stages.
+/// What a stage does with the records of a batch. Everything else about it is the same for all stages.
 pub trait Stage: Send + Sync + 'static {
+    /// What its messages consist of.
+    type Record: Send + Sync;
+
     /// The queue that it takes from.
     fn queue(&self) -> &str;
 
@@ -51,19 +46,34 @@ pub trait Stage: Send + Sync + 'static {
     /// Messages in one batch at most.
     fn batch_limit(&self) -> usize;
 
-    /// Writes the batch inside the transaction, duplicates ignored, and returns what goes onward. What it returns
+    /// The records of one message.
+    ///
+    /// # Errors
+    /// Why it cannot be read; the message goes to quarantine with this reason.
+    fn read(&self, message: &Delivery) -> Result<Vec<Self::Record>, String>;
+
+    /// Writes records inside the transaction, duplicates ignored, and returns what goes onward. What it returns
     /// must be a function of what is stored, so that a repeat sends the same bytes and ids.
     fn store(
         &self,
         unit: &Guarded<'_>,
-        batch: &[Delivery],
-    ) -> impl Future<Output = Result<Stored, DbError>> + Send;
+        records: &[Self::Record],
+    ) -> impl Future<Output = Result<Vec<Outgoing>, DbError>> + Send;
 
-    /// Writes one message, and the reason why it cannot be stored, to quarantine.
+    /// Sets apart one record that the database refuses, tells its sender where this stage can, and returns what
+    /// goes onward. The database must take what this writes, whatever the record holds.
+    fn refuse(
+        &self,
+        unit: &Guarded<'_>,
+        record: &Self::Record,
+        reason: &str,
+    ) -> impl Future<Output = Result<Vec<Outgoing>, DbError>> + Send;
+
+    /// Writes a message that cannot be read, and the reason, to quarantine.
     fn quarantine(
         &self,
         unit: &Guarded<'_>,
-        message: &Delivery,
+        body: &[u8],
         reason: &str,
     ) -> impl Future<Output = Result<(), DbError>> + Send;
 
@@ -169,6 +179,36 @@ struct Runner<S> {
     deps: StageDeps,
 }
 
+/// The channels of one subscription.
+struct Link {
+    channel: Channel,
+    publisher: Publisher,
+}
+
+/// How the records of a batch are stored.
+#[derive(Clone, Copy)]
+enum How {
+    /// In one transaction, which the database takes or refuses as a whole.
+    Together,
+    /// In halves of halves, until what the database refuses is alone.
+    Sifted,
+}
+
+/// A batch as the stage reads it.
+struct Batch<'a, R> {
+    records: Vec<R>,
+    /// Messages without records, and why.
+    unreadable: Vec<(&'a [u8], String)>,
+}
+
+/// What became of a batch that was stored.
+#[derive(Default)]
+struct Stored {
+    onward: Vec<Outgoing>,
+    /// Messages and single records in quarantine.
+    quarantined: usize,
+}
+
 impl<S: Stage> Runner<S> {
     fn note(&self, error: &StageError, grant: &Grant) {
         if let StageError::Database(error) = error {
@@ -192,9 +232,11 @@ impl<S: Stage> Runner<S> {
         shutdown: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<(), StageError> {
-        let channel = self.deps.broker.channel().await?;
-        let publisher = self.deps.broker.publisher().await?;
-        let mut batches = self.subscribe(&channel).await?;
+        let link = Link {
+            channel: self.deps.broker.channel().await?,
+            publisher: self.deps.broker.publisher().await?,
+        };
+        let mut batches = self.subscribe(&link.channel).await?;
         let result = loop {
             let batch = tokio::select! {
                 biased;
@@ -209,14 +251,13 @@ impl<S: Stage> Runner<S> {
                 Ok(batch) => batch,
                 Err(source) => break Err(self.consume_error("taking messages")(source)),
             };
-            if let Err(error) = self.work(grant, &channel, &publisher, &batch).await {
-                self.deps.metrics.count(Fate::Requeued, batch.len());
+            if let Err(error) = self.take(grant, &link, &batch).await {
                 break Err(error);
             }
             backoff.reset();
         };
         // Dead or alive, the channel is done with; closing it is what gives messages back.
-        let closing = async { (channel.close(200, "".into()).await, publisher.close().await) };
+        let closing = async { (link.channel.close(200, "".into()).await, link.publisher.close().await) };
         let _ = timeout(Duration::from_secs(1), closing).await;
         result
     }
@@ -235,22 +276,48 @@ impl<S: Stage> Runner<S> {
         Ok(consumer.ready_chunks(self.stage.batch_limit()))
     }
 
-    /// One batch, from the transaction to the acknowledgement.
+    /// One batch: all at once, or, if the database refuses its data, message by message. Each message then has a
+    /// deadline and an acknowledgement of its own, so that a repeat does not begin from the first one again.
+    async fn take(&self, grant: &Grant, link: &Link, batch: &[Delivery]) -> Result<(), StageError> {
+        let requeued = |messages, error| {
+            self.deps.metrics.count(Fate::Requeued, messages);
+            Err(error)
+        };
+        match self.work(grant, link, batch, How::Together).await {
+            Ok(()) => return Ok(()),
+            Err(StageError::Database(error @ DbError::Data { .. })) => {
+                tracing::warn!(queue = self.stage.queue(), reason = chain(&error), "sifting a batch");
+            }
+            Err(error) => return requeued(batch.len(), error),
+        }
+        for (done, message) in batch.iter().enumerate() {
+            if let Err(error) = self.work(grant, link, std::slice::from_ref(message), How::Sifted).await {
+                return requeued(batch.len() - done, error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages from the transaction to the acknowledgement.
     async fn work(
         &self,
         grant: &Grant,
-        channel: &Channel,
-        publisher: &Publisher,
-        batch: &[Delivery],
+        link: &Link,
+        messages: &[Delivery],
+        how: How,
     ) -> Result<(), StageError> {
-        let Some(last) = batch.last() else { return Ok(()) };
+        let Some(last) = messages.last() else { return Ok(()) };
         let began = Instant::now();
+        let batch = self.read(messages);
         let all = async {
-            let Stored { onward, quarantined } = self.store_or_set_apart(grant, batch).await?;
-            publisher.publish_all(&onward).await?;
+            let Stored { onward, quarantined } = match how {
+                How::Together => self.store(grant, &batch.records, &batch.unreadable).await?,
+                How::Sifted => self.sift(grant, &batch).await?,
+            };
+            link.publisher.publish_all(&onward).await?;
             self.deps.metrics.published.inc_by(onward.len() as u64);
             let options = BasicAckOptions { multiple: true };
-            channel
+            link.channel
                 .basic_ack(last.delivery_tag, options)
                 .await
                 .map_err(self.consume_error("acknowledging"))?;
@@ -260,49 +327,71 @@ impl<S: Stage> Runner<S> {
         let quarantined = timeout(BATCH_DEADLINE, all)
             .await
             .map_err(|_| StageError::Deadline { queue: queue(), seconds: BATCH_DEADLINE.as_secs() })??;
-        self.deps.metrics.count(Fate::Done, batch.len() - quarantined);
+        self.deps.metrics.count(Fate::Done, messages.len() - batch.unreadable.len());
         self.deps.metrics.count(Fate::Quarantined, quarantined);
-        self.deps.metrics.batch(batch.len(), began.elapsed());
+        self.deps.metrics.batch(messages.len(), began.elapsed());
         self.stage.batch_done();
         Ok(())
     }
 
-    /// Stores the batch in one transaction; if its data is refused, message by message, the bad ones to quarantine.
-    async fn store_or_set_apart(&self, grant: &Grant, batch: &[Delivery]) -> Result<Stored, DbError> {
-        match self.store(grant, batch).await {
-            Err(DbError::Data { .. }) => {}
-            done => return done,
-        }
-        let mut all = Stored::default();
-        for message in batch {
-            match self.store(grant, std::slice::from_ref(message)).await {
-                Ok(one) => {
-                    all.onward.extend(one.onward);
-                    all.quarantined += one.quarantined;
-                }
-                Err(error @ DbError::Data { .. }) => {
-                    self.set_apart(grant, message, &chain(&error)).await?;
-                    all.quarantined += 1;
-                }
-                Err(error) => return Err(error),
+    fn read<'a>(&self, messages: &'a [Delivery]) -> Batch<'a, S::Record> {
+        let mut batch = Batch { records: Vec::new(), unreadable: Vec::new() };
+        for message in messages {
+            match self.stage.read(message) {
+                Ok(records) => batch.records.extend(records),
+                Err(reason) => batch.unreadable.push((&message.data, reason)),
             }
+        }
+        batch
+    }
+
+    /// Stores what the database takes, and refuses the single records that it does not take: fewer than two
+    /// transactions a record at worst, about two for each halving when one record is bad.
+    async fn sift(&self, grant: &Grant, batch: &Batch<'_, S::Record>) -> Result<Stored, DbError> {
+        let mut all = self.store(grant, &[], &batch.unreadable).await?;
+        let mut left = vec![batch.records.as_slice()];
+        while let Some(records) = left.pop() {
+            let stored = match (self.store(grant, records, &[]).await, records) {
+                (Err(error @ DbError::Data { .. }), [record]) => {
+                    self.refuse(grant, record, &chain(&error)).await?
+                }
+                (Err(DbError::Data { .. }), [_, _, ..]) => {
+                    let (first, second) = records.split_at(records.len() / 2);
+                    left.extend([second, first]);
+                    continue;
+                }
+                (outcome, _) => outcome?,
+            };
+            all.onward.extend(stored.onward);
+            all.quarantined += stored.quarantined;
         }
         Ok(all)
     }
 
-    async fn store(&self, grant: &Grant, batch: &[Delivery]) -> Result<Stored, DbError> {
+    async fn store(
+        &self,
+        grant: &Grant,
+        records: &[S::Record],
+        unreadable: &[(&[u8], String)],
+    ) -> Result<Stored, DbError> {
+        if records.is_empty() && unreadable.is_empty() {
+            return Ok(Stored::default());
+        }
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
-        let onward = self.stage.store(&unit, batch).await?;
+        for (body, reason) in unreadable {
+            self.stage.quarantine(&unit, body, reason).await?;
+        }
+        let onward = if records.is_empty() { Vec::new() } else { self.stage.store(&unit, records).await? };
         unit.commit().await?;
-        Ok(onward)
+        Ok(Stored { onward, quarantined: unreadable.len() })
     }
 
-    async fn set_apart(&self, grant: &Grant, message: &Delivery, reason: &str) -> Result<(), DbError> {
-        tracing::warn!(queue = self.stage.queue(), reason, "message to quarantine");
+    async fn refuse(&self, grant: &Grant, record: &S::Record, reason: &str) -> Result<Stored, DbError> {
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
-        self.stage.quarantine(&unit, message, reason).await?;
-        unit.commit().await
+        let onward = self.stage.refuse(&unit, record, reason).await?;
+        unit.commit().await?;
+        Ok(Stored { onward, quarantined: 1 })
     }
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use lapin::message::Delivery;
 use services_common::amqp::Outgoing;
-use services_common::clock;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
-use services_common::stage::{Stage, Stored};
+use services_common::stage::Stage;
+use services_common::{clock, wire};
 use uuid::Uuid;
 
 use crate::envelope::{Raw, Record, pack};
@@ -30,50 +30,36 @@ pub(crate) struct Inbound {
     pub(crate) probe_user: String,
 }
 
-/// One customer message, looked at without parsing it.
-struct Taken {
+/// A customer's message, looked at without parsing it; or a probe.
+pub(crate) enum Taken {
+    Message(Message),
+    Probe(Uuid),
+}
+
+/// One message with somebody to answer to.
+pub(crate) struct Message {
     record: Uuid,
     id: String,
     body: Vec<u8>,
     refusal: Option<Refusal>,
 }
 
-enum Seen {
-    Message(Taken),
-    Probe(Uuid),
-    Unattributable(&'static str),
-}
-
-impl Inbound {
-    fn look(&self, delivery: &Delivery) -> Seen {
-        let properties = &delivery.properties;
-        let id = properties.correlation_id().as_ref().map(|id| id.as_str()).unwrap_or_default();
-        if properties.user_id().as_ref().is_some_and(|user| user.as_str() == self.probe_user) {
-            return Uuid::parse_str(id).map_or(Seen::Unattributable("a probe without an id"), Seen::Probe);
-        }
-        if id.is_empty() {
-            return Seen::Unattributable("no correlation id: nobody to answer to");
-        }
-        if id.len() > ID_MAX || id.chars().any(char::is_control) {
-            return Seen::Unattributable(
-                "the correlation id is longer than 73 bytes or holds control characters",
-            );
-        }
-        let (body, refusal) = if delivery.data.len() > BODY_MAX {
-            let expected = format!("has {} bytes, at most {BODY_MAX} are taken", delivery.data.len());
-            let kept = delivery.data[..OVERSIZED_KEPT].to_vec();
-            (kept, Some(Refusal::whole(RefusalCode::Oversized, expected)))
-        } else if std::str::from_utf8(&delivery.data).is_err() {
-            (delivery.data.clone(), Some(Refusal::whole(RefusalCode::NotText, "must be UTF-8")))
-        } else {
-            (delivery.data.clone(), None)
-        };
-        let record = ids::record(id, &delivery.data);
-        Seen::Message(Taken { record, id: id.to_owned(), body, refusal })
-    }
+/// A message that its sender has given an id.
+fn message(id: &str, data: &[u8]) -> Message {
+    let (body, refusal) = if data.len() > BODY_MAX {
+        let expected = format!("has {} bytes, at most {BODY_MAX} are taken", data.len());
+        (&data[..OVERSIZED_KEPT], Some(Refusal::whole(RefusalCode::Oversized, expected)))
+    } else if std::str::from_utf8(data).is_err() {
+        (data, Some(Refusal::whole(RefusalCode::NotText, "must be UTF-8")))
+    } else {
+        (data, None)
+    };
+    Message { record: ids::record(id, data), id: id.to_owned(), body: body.to_vec(), refusal }
 }
 
 impl Stage for Inbound {
+    type Record = Taken;
+
     fn queue(&self) -> &'static str {
         names::IN
     }
@@ -86,27 +72,44 @@ impl Stage for Inbound {
         500
     }
 
-    async fn store(&self, unit: &Guarded<'_>, batch: &[Delivery]) -> Result<Stored, DbError> {
+    fn read(&self, delivery: &Delivery) -> Result<Vec<Taken>, String> {
+        let properties = &delivery.properties;
+        let id = properties.correlation_id().as_ref().map(|id| id.as_str()).unwrap_or_default();
+        if properties.user_id().as_ref().is_some_and(|user| user.as_str() == self.probe_user) {
+            let probe = Uuid::parse_str(id).map_err(|_| "a probe without an id".to_owned())?;
+            return Ok(vec![Taken::Probe(probe)]);
+        }
+        if id.is_empty() {
+            return Err("no correlation id: nobody to answer to".into());
+        }
+        if id.contains(wire::SUBSTITUTE) {
+            return Err("the correlation id is not UTF-8: nobody to answer to".into());
+        }
+        if id.chars().count() > ID_MAX || id.chars().any(char::is_control) {
+            return Err(format!(
+                "the correlation id has more than {ID_MAX} characters or holds control characters"
+            ));
+        }
+        Ok(vec![Taken::Message(message(id, &delivery.data))])
+    }
+
+    async fn store(&self, unit: &Guarded<'_>, taken: &[Taken]) -> Result<Vec<Outgoing>, DbError> {
         let now_ms = clock::now().as_millisecond();
-        let (mut taken, mut probes, mut quarantined) = (Vec::new(), Vec::new(), 0);
-        for delivery in batch {
-            match self.look(delivery) {
-                Seen::Message(message) => taken.push(message),
-                Seen::Probe(probe) => probes.push(probe),
-                Seen::Unattributable(reason) => {
-                    store::quarantine(unit, STAGE, &delivery.data, reason).await?;
-                    quarantined += 1;
-                }
+        let (mut messages, mut probes) = (Vec::new(), Vec::new());
+        for taken in taken {
+            match taken {
+                Taken::Message(message) => messages.push(message),
+                Taken::Probe(probe) => probes.push(*probe),
             }
         }
         store::probes_passed(unit, STAGE, &probes).await?;
-        let received = insert(unit, &taken, now_ms).await?;
-        let records: Vec<_> = taken
+        let received = insert(unit, &messages, now_ms).await?;
+        let records: Vec<_> = messages
             .into_iter()
             .map(|message| {
                 let received_ms = received.get(&message.record).copied().unwrap_or(now_ms);
                 let text = String::from_utf8_lossy(&message.body).into_owned();
-                record(message.record, message.id, received_ms, text, message.refusal)
+                record(message.record, message.id.clone(), received_ms, text, message.refusal.clone())
             })
             .chain(probes.into_iter().map(|probe| Record {
                 record: probe,
@@ -115,12 +118,26 @@ impl Stage for Inbound {
                 content: Raw::Probe,
             }))
             .collect();
-        let onward: Vec<Outgoing> = pack(names::INGESTION, &records, unit.grant());
-        Ok(Stored { onward, quarantined })
+        Ok(pack(names::INGESTION, &records, unit.grant()))
     }
 
-    async fn quarantine(&self, unit: &Guarded<'_>, message: &Delivery, reason: &str) -> Result<(), DbError> {
-        store::quarantine(unit, STAGE, &message.data, reason).await
+    /// The body is stored as bytes, so what the database refuses here is the id: there is nobody to answer to.
+    async fn refuse(
+        &self,
+        unit: &Guarded<'_>,
+        taken: &Taken,
+        reason: &str,
+    ) -> Result<Vec<Outgoing>, DbError> {
+        let body = match taken {
+            Taken::Message(message) => message.body.as_slice(),
+            Taken::Probe(probe) => probe.as_bytes(),
+        };
+        store::quarantine(unit, STAGE, body, reason).await?;
+        Ok(Vec::new())
+    }
+
+    async fn quarantine(&self, unit: &Guarded<'_>, body: &[u8], reason: &str) -> Result<(), DbError> {
+        store::quarantine(unit, STAGE, body, reason).await
     }
 }
 
@@ -149,18 +166,22 @@ const INSERT: &str = "with given as ( \
     insert into trading.pending (record) select record from fresh";
 
 /// Stores the messages; returns when those that were there already had been received first.
-async fn insert(unit: &Guarded<'_>, taken: &[Taken], now_ms: i64) -> Result<HashMap<Uuid, i64>, DbError> {
-    if taken.is_empty() {
+async fn insert(
+    unit: &Guarded<'_>,
+    messages: &[&Message],
+    now_ms: i64,
+) -> Result<HashMap<Uuid, i64>, DbError> {
+    if messages.is_empty() {
         return Ok(HashMap::new());
     }
-    let records: Vec<Uuid> = taken.iter().map(|message| message.record).collect();
-    let ids: Vec<&str> = taken.iter().map(|message| message.id.as_str()).collect();
-    let bodies: Vec<&[u8]> = taken.iter().map(|message| message.body.as_slice()).collect();
+    let records: Vec<Uuid> = messages.iter().map(|message| message.record).collect();
+    let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
+    let bodies: Vec<&[u8]> = messages.iter().map(|message| message.body.as_slice()).collect();
     let defects: Vec<Option<String>> =
-        taken.iter().map(|message| message.refusal.as_ref().map(json)).collect();
+        messages.iter().map(|message| message.refusal.as_ref().map(json)).collect();
     let statement = unit.transaction().prepare_cached(INSERT).await?;
     let fresh = unit.transaction().execute(&statement, &[&records, &ids, &bodies, &defects, &now_ms]).await?;
-    if fresh == taken.len() as u64 {
+    if fresh == messages.len() as u64 {
         return Ok(HashMap::new());
     }
     let first = "select record, received_ms from trading.inbound_raw where record = any($1)";

@@ -1,13 +1,16 @@
 //! Ingestion: from raw text to a validated trade, or to a refusal that names the field.
 
 use lapin::message::Delivery;
+use matching::Status;
+use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
-use services_common::stage::{Stage, Stored};
+use services_common::stage::Stage;
 use uuid::Uuid;
 
 use crate::envelope::{Parsed, Raw, Record, pack, unpack};
 use crate::message::json;
+use crate::parse::Refusal;
 use crate::{names, parse, store};
 
 /// Name of the stage in quarantine and probes.
@@ -17,6 +20,8 @@ const STAGE: &str = "ingestion";
 pub(crate) struct Ingestion;
 
 impl Stage for Ingestion {
+    type Record = Record<Parsed>;
+
     fn queue(&self) -> &'static str {
         names::INGESTION
     }
@@ -29,26 +34,31 @@ impl Stage for Ingestion {
         8
     }
 
-    async fn store(&self, unit: &Guarded<'_>, batch: &[Delivery]) -> Result<Stored, DbError> {
-        let (mut records, mut quarantined) = (Vec::new(), 0);
-        for delivery in batch {
-            match unpack::<Raw>(delivery) {
-                Ok(raw) => records.extend(raw.into_iter().map(parsed)),
-                Err(reason) => {
-                    store::quarantine(unit, STAGE, &delivery.data, &reason).await?;
-                    quarantined += 1;
-                }
-            }
-        }
-        let probes = probes(&records);
-        store::probes_passed(unit, STAGE, &probes).await?;
-        insert_trades(unit, &records).await?;
-        insert_nacks(unit, &records).await?;
-        Ok(Stored { onward: pack(names::CORE, &records, unit.grant()), quarantined })
+    fn read(&self, message: &Delivery) -> Result<Vec<Record<Parsed>>, String> {
+        Ok(unpack::<Raw>(message)?.into_iter().map(parsed).collect())
     }
 
-    async fn quarantine(&self, unit: &Guarded<'_>, message: &Delivery, reason: &str) -> Result<(), DbError> {
-        store::quarantine(unit, STAGE, &message.data, reason).await
+    async fn store(&self, unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<Vec<Outgoing>, DbError> {
+        store::probes_passed(unit, STAGE, &probes(records)).await?;
+        insert_trades(unit, records).await?;
+        insert_nacks(unit, records).await?;
+        Ok(pack(names::CORE, records, unit.grant()))
+    }
+
+    /// Core answers with the refusal. Nothing but the quarantine is written here: if the refusal is lost on its
+    /// way, replay sends the raw message again and it ends here again.
+    async fn refuse(
+        &self,
+        unit: &Guarded<'_>,
+        record: &Record<Parsed>,
+        reason: &str,
+    ) -> Result<Vec<Outgoing>, DbError> {
+        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        Ok(pack(names::CORE, &[unstorable(record)], unit.grant()))
+    }
+
+    async fn quarantine(&self, unit: &Guarded<'_>, body: &[u8], reason: &str) -> Result<(), DbError> {
+        store::quarantine(unit, STAGE, body, reason).await
     }
 }
 
@@ -63,6 +73,17 @@ pub(crate) fn parsed(raw: Record<Raw>) -> Record<Parsed> {
         Raw::Probe => Parsed::Probe,
     };
     Record { record: raw.record, id: raw.id, received_ms: raw.received_ms, content }
+}
+
+/// A record that the database refuses, as a refusal. One that was refused before keeps its reason.
+fn unstorable(record: &Record<Parsed>) -> Record<Parsed> {
+    let content = match &record.content {
+        Parsed::Trade(trade) => {
+            Parsed::Nack(Refusal::unstorable(record.record), trade.text(Status::Unmatched))
+        }
+        Parsed::Nack(..) | Parsed::Probe => record.content.clone(),
+    };
+    Record { content, ..record.clone() }
 }
 
 /// The probes among records.

@@ -1,6 +1,7 @@
 //! From the customer's text to a trade, or to a refusal that names the field.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use jiff::civil::Date;
@@ -8,6 +9,7 @@ use matching::Indicator;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::message::{Allocation, Trade};
 
@@ -15,6 +17,8 @@ use crate::message::{Allocation, Trade};
 const ALLOCATIONS_MAX: usize = 100;
 /// numeric(10,2)
 const PRICE_SCALE_MAX: u32 = 2;
+/// Years of business dates. PostgreSQL cannot hold all that this program can.
+const YEARS: RangeInclusive<i16> = 1900..=2999;
 
 /// Why a message was refused. The code is stable; the text is for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +51,8 @@ pub enum RefusalCode {
     NotText,
     /// Another trade with this id and trade date was accepted before.
     Conflict,
+    /// The message is well formed, but the database does not take it.
+    Unstorable,
 }
 
 impl RefusalCode {
@@ -61,6 +67,7 @@ impl RefusalCode {
             Self::Oversized => "OVERSIZED",
             Self::NotText => "NOT_TEXT",
             Self::Conflict => "CONFLICT",
+            Self::Unstorable => "UNSTORABLE",
         }
     }
 }
@@ -73,6 +80,12 @@ impl Refusal {
     /// A refusal of the message as a whole.
     pub fn whole(code: RefusalCode, expected: impl Into<String>) -> Self {
         Self { code, field: None, expected: expected.into() }
+    }
+
+    /// A refusal of a record that passed all checks here and that the database refuses. The quarantine has the
+    /// database's reason; the customer gets the record's number to ask with.
+    pub fn unstorable(record: Uuid) -> Self {
+        Self::whole(RefusalCode::Unstorable, format!("a value cannot be stored; ask about record {record}"))
     }
 
     /// One line: code, field, what was expected.
@@ -199,16 +212,12 @@ fn integer(raw: &RawValue, field: &str) -> Result<i64, Refusal> {
 }
 
 /// A business date: `2026-02-09T00:00:00Z`, or the date alone. A time of day would be lost, so it is refused.
-/// Years of business dates.
-const YEARS: std::ops::RangeInclusive<i16> = 1900..=2999;
-
 fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
     let text = string(required(fields, field)?, field, 40)?;
     let invalid = || {
         let expected = "must be an ISO-8601 date at midnight UTC, like 2026-02-09T00:00:00Z";
         Refusal::of(RefusalCode::Invalid, field, expected)
     };
-    // A year that PostgreSQL's dates cannot hold must not come further than here.
     let possible = |date: Date| YEARS.contains(&date.year()).then_some(date).ok_or_else(invalid);
     if let Some(date) = (text.len() == 10).then(|| Date::from_str(&text)).and_then(Result::ok) {
         return possible(date);

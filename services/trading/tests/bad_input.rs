@@ -82,6 +82,133 @@ async fn every_bad_input_is_answered_with_its_reason_and_the_queue_moves_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strings_that_are_not_text_and_bottomless_headers_stop_nobody() {
+    const HEADERS: u16 = 1 << 13;
+    const CORRELATION_ID: u16 = 1 << 10;
+    const MESSAGE_ID: u16 = 1 << 7;
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    let short = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    world.publish_bytes(CORRELATION_ID, &short(&[b'x', 0xff, 0xfe]), b"whose?").await;
+    // Tables within tables, five thousand deep, with names that are no text.
+    let mut headers = vec![0; 4];
+    for _ in 0..5_000 {
+        let entry = [&[1, 0xff, b'F'], &headers[..]].concat();
+        headers = [&u32::try_from(entry.len()).unwrap().to_be_bytes()[..], &entry].concat();
+    }
+    let properties = [headers, short(GOOD_ID.as_bytes())].concat();
+    world.publish_bytes(HEADERS | CORRELATION_ID, &properties, GOOD.as_bytes()).await;
+    let other = GOOD.replacen("QAINS012", "QABRO010", 1);
+    let other_id = GOOD_ID.replacen("QAINS012", "QABRO010", 1);
+    let properties = [short(other_id.as_bytes()), short(&[0xc3])].concat();
+    world.publish_bytes(CORRELATION_ID | MESSAGE_ID, &properties, other.as_bytes()).await;
+
+    let answers = world.answers(2).await;
+    assert!(answers.values().all(|answer| answer.status == "MATCHED"), "{answers:?}");
+    let unattributable = "select count(*) from trading.quarantine where reason like '%not UTF-8%'";
+    assert_eq!(world.number(unattributable).await, 1);
+}
+
+/// The largest and smallest values that pass validation, each as what it replaces and by what. Whatever is
+/// longer, larger or smaller is refused before it comes to the database (see [`refused`]), so no value is known
+/// that validation lets through and the database does not take.
+fn limits() -> Vec<(&'static str, String)> {
+    let allocation = r#""{\"allocationID\":9223372036854775807,\"quantity\":-2147483648,\"account\":\"ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄ\",\"status\":\"ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄ\"}""#;
+    let first = GOOD.split("\"allocations\":").nth(1).unwrap().trim_end_matches('}');
+    assert!(first.starts_with('[') && GOOD.contains(first));
+    vec![
+        (r#""price":18.5"#, r#""price":99999999.99"#.into()),
+        (r#""price":18.5"#, r#""price":0.01"#.into()),
+        (r#""price":18.5"#, format!(r#""price":1.{}"#, "0".repeat(20))),
+        (r#""quantity":2,"#, r#""quantity":2147483647,"#.into()),
+        ("2026-02-09T", "1900-01-01T".into()),
+        ("2026-02-11T", "2999-12-31T".into()),
+        ("AMZN", "\u{10ffff}".repeat(10)),
+        ("AMZN", "\u{fffe}'\\\\\u{2028}\u{feff}".into()),
+        ("lorem", "\u{10ffff}".repeat(50)),
+        (first, format!("[{}]", vec![allocation; 100].join(","))),
+        ("QABRO010", "ক".repeat(20)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_at_the_limits_of_validation_are_taken_by_the_database() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    let limits = limits();
+    for (number, (from, to)) in limits.iter().enumerate() {
+        // As long as a number may be.
+        let number = format!("{number:010}");
+        let body = GOOD.replace("3500017", &number).replace(from, to);
+        let id = GOOD_ID.replace("3500017", &number).replace(from, to);
+        assert_ne!(body, GOOD.replace("3500017", &number), "{from}");
+        world.publish(Some(&id), body.as_bytes()).await;
+    }
+    let stored = i64::try_from(limits.len()).unwrap();
+    let open = "select count(*) from trading.trades where status = 'UNMATCHED'";
+    eventually("all are stored", async || (world.number(open).await == stored).then_some(())).await;
+    assert_eq!(world.in_flight().await, 0);
+}
+
+/// What one of `count` customers' messages looks like between inbound and ingestion.
+fn raw_record(number: u32, sender: &str) -> serde_json::Value {
+    let number = number.to_string();
+    let text = GOOD.replace("3500017", &number).replacen("QAINS012", sender, 1);
+    let id = GOOD_ID.replace("3500017", &number).replacen("QAINS012", sender, 1);
+    serde_json::json!({
+        "record": uuid::Uuid::new_v4(), "id": id, "received_ms": 1, "content": { "Text": text }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_envelope_only_the_records_that_the_database_refuses_are_set_apart() {
+    const INGESTION: u32 = 18;
+    const CORE: u32 = 13;
+    const CORE_AND_ANSWER: u32 = 7;
+    let world = World::open().await;
+    // A database that is stricter than validation.
+    let strict = format!(
+        "alter table trading.ingested add check (id not like '%-{INGESTION}');
+         alter table trading.trades add check (trade_id not in ('{CORE}', '{CORE_AND_ANSWER}'));
+         alter table trading.outbox add check (id not like '%-{CORE_AND_ANSWER}');"
+    );
+    world.sql.batch_execute(&strict).await.unwrap();
+    let records: Vec<_> = ["QAINS012", "QABRO010"]
+        .into_iter()
+        .flat_map(|sender| (1..=20).map(move |number| raw_record(number, sender)))
+        .collect();
+    let pending: Vec<_> = records.iter().map(|record| format!("({})", record["record"])).collect();
+    let pending = pending.join(",").replace('"', "'");
+    // As inbound would have written them; the trigger demands its guard.
+    let insert = format!(
+        "alter table trading.pending disable trigger user; insert into trading.pending (record) values {pending}; \
+         alter table trading.pending enable trigger user"
+    );
+    world.sql.batch_execute(&insert).await.unwrap();
+    let envelope = serde_json::json!({ "records": records }).to_string();
+    world.publish_to(names::INGESTION, None, envelope.as_bytes()).await;
+    let _pipeline = world.pipeline().await;
+
+    let answers = world.answers(38).await;
+    for (id, answer) in &answers {
+        let refused = [INGESTION, CORE].iter().any(|number| id.ends_with(&format!("-{number}")));
+        assert_eq!(answer.status, if refused { "NACK" } else { "MATCHED" }, "{answer:?}");
+        assert!(!refused || answer.description.starts_with("UNSTORABLE: "), "{answer:?}");
+        assert!(id.starts_with(&answer.destination), "{answer:?}");
+    }
+    eventually("nothing is left", async || (world.in_flight().await == 0).then_some(())).await;
+    assert_eq!(world.number("select count(*) from trading.trades where status = 'MATCHED'").await, 34);
+    for (stage, records) in [("ingestion", 2), ("core", 4)] {
+        let quarantined = format!(
+            "select count(*) from trading.quarantine where stage = '{stage}' and reason like '%23514%'"
+        );
+        assert_eq!(world.number(&quarantined).await, records, "{stage}");
+    }
+    let elsewhere = "select count(*) from trading.quarantine";
+    assert_eq!(world.number(elsewhere).await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_trade_with_the_same_id_and_date_is_refused_and_the_first_stands() {
     let world = World::open().await;
     let _pipeline = world.pipeline().await;

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use lapin::message::Delivery;
 use matching::{Book, Decision, Difference, Identity, Known, Outcome, Status};
+use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
-use services_common::stage::{Stage, Stored};
+use services_common::stage::Stage;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub(crate) struct Core {
 }
 
 impl Stage for Core {
+    type Record = Record<Parsed>;
+
     fn queue(&self) -> &'static str {
         names::CORE
     }
@@ -46,25 +49,29 @@ impl Stage for Core {
         8
     }
 
-    async fn store(&self, unit: &Guarded<'_>, batch: &[Delivery]) -> Result<Stored, DbError> {
-        let (mut records, mut quarantined) = (Vec::new(), 0);
-        for delivery in batch {
-            match unpack::<Parsed>(delivery) {
-                Ok(parsed) => records.extend(parsed),
-                Err(reason) => {
-                    store::quarantine(unit, STAGE, &delivery.data, &reason).await?;
-                    quarantined += 1;
-                }
-            }
-        }
-        let probes = ingestion::probes(&records);
-        decide(unit, records).await?;
-        store::probes_passed(unit, STAGE, &probes).await?;
-        Ok(Stored { onward: Vec::new(), quarantined })
+    fn read(&self, message: &Delivery) -> Result<Vec<Record<Parsed>>, String> {
+        unpack(message)
     }
 
-    async fn quarantine(&self, unit: &Guarded<'_>, message: &Delivery, reason: &str) -> Result<(), DbError> {
-        store::quarantine(unit, STAGE, &message.data, reason).await
+    async fn store(&self, unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<Vec<Outgoing>, DbError> {
+        decide(unit, records).await?;
+        store::probes_passed(unit, STAGE, &ingestion::probes(records)).await?;
+        Ok(Vec::new())
+    }
+
+    async fn refuse(
+        &self,
+        unit: &Guarded<'_>,
+        record: &Record<Parsed>,
+        reason: &str,
+    ) -> Result<Vec<Outgoing>, DbError> {
+        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        tables::write_refused(unit, record.record, unstorable(record)).await?;
+        Ok(Vec::new())
+    }
+
+    async fn quarantine(&self, unit: &Guarded<'_>, body: &[u8], reason: &str) -> Result<(), DbError> {
+        store::quarantine(unit, STAGE, body, reason).await
     }
 
     fn batch_done(&self) {
@@ -100,14 +107,17 @@ struct Changes {
     answers: Vec<Answer>,
 }
 
-async fn decide(unit: &Guarded<'_>, records: Vec<Record<Parsed>>) -> Result<(), DbError> {
+async fn decide(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
     let decided: Vec<Uuid> = records.iter().map(|record| record.record).collect();
     let (mut reports, mut changes) = (Vec::new(), Changes::default());
     for Record { record, id, received_ms, content } in records {
         match content {
-            Parsed::Trade(trade) => reports.push(Report { record, received_ms, trade: *trade }),
+            Parsed::Trade(trade) => {
+                let trade = trade.as_ref().clone();
+                reports.push(Report { record: *record, received_ms: *received_ms, trade });
+            }
             Parsed::Nack(refusal, text) => {
-                changes.answers.push(refused(record, id, received_ms, &refusal, text))
+                changes.answers.push(refused(*record, id, *received_ms, refusal, text.clone()))
             }
             Parsed::Probe => {}
         }
@@ -196,11 +206,11 @@ fn answer(report: &Report, identity: &Identity, outcome: &Outcome) -> Answer {
     Answer { message_id: ids::answer(identity.trade_date, &identity.id, status), response }
 }
 
-fn refused(record: Uuid, id: String, received_ms: i64, refusal: &Refusal, text: String) -> Answer {
+fn refused(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: String) -> Answer {
     let response = Response {
         // The sender is the first part of the id; with anything else there is nobody better to name.
         destination: id.split('-').next().unwrap_or_default().to_owned(),
-        id,
+        id: id.to_owned(),
         timestamp: received_ms,
         status: NACK.to_owned(),
         description: refusal.description(),
@@ -216,7 +226,18 @@ fn conflict(report: &Report) -> Answer {
     );
     let refusal = Refusal::whole(RefusalCode::Conflict, expected);
     let text = report.trade.text(Status::Unmatched);
-    refused(report.record, report.trade.id(), report.received_ms, &refusal, text)
+    refused(report.record, &report.trade.id(), report.received_ms, &refusal, text)
+}
+
+/// The answer to a record that the database refuses; a probe has nobody to answer to.
+fn unstorable(record: &Record<Parsed>) -> Option<Answer> {
+    let text = match &record.content {
+        Parsed::Trade(trade) => trade.text(Status::Unmatched),
+        Parsed::Nack(_, text) => text.clone(),
+        Parsed::Probe => return None,
+    };
+    let refusal = Refusal::unstorable(record.record);
+    Some(refused(record.record, &record.id, record.received_ms, &refusal, text))
 }
 
 impl Answer {

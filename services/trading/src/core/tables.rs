@@ -4,9 +4,10 @@ use jiff::civil::Date;
 use matching::Status;
 use rust_decimal::Decimal;
 use services_common::postgres::{DbError, Guarded};
+use services_common::telemetry::chain;
 use uuid::Uuid;
 
-use super::{Changes, Report};
+use super::{Answer, Changes, Report};
 use crate::message::json;
 
 /// Namespace of the locks on match keys; any constant that no other lock of this database uses.
@@ -58,10 +59,34 @@ pub(super) async fn write(unit: &Guarded<'_>, changes: &Changes, decided: &[Uuid
     insert_trades(unit, changes).await?;
     update_trades(unit, changes).await?;
     insert_conflicts(unit, changes).await?;
-    insert_answers(unit, changes).await?;
+    insert_answers(unit, &changes.answers).await?;
+    no_longer_pending(unit, decided).await
+}
+
+/// Takes a record that cannot be decided off the list of pending ones, with the answer that says so. Should the
+/// database refuse the answer too, the sender cannot be told: the record is in quarantine, and the queue moves on.
+pub(super) async fn write_refused(
+    unit: &Guarded<'_>,
+    record: Uuid,
+    answer: Option<Answer>,
+) -> Result<(), DbError> {
+    if let Some(answer) = answer {
+        unit.transaction().batch_execute("savepoint answer").await?;
+        match insert_answers(unit, std::slice::from_ref(&answer)).await {
+            Err(error @ DbError::Data { .. }) => {
+                unit.transaction().batch_execute("rollback to savepoint answer").await?;
+                tracing::error!(%record, error = chain(&error), "a refusal cannot be sent to its sender");
+            }
+            outcome => outcome?,
+        }
+    }
+    no_longer_pending(unit, &[record]).await
+}
+
+async fn no_longer_pending(unit: &Guarded<'_>, records: &[Uuid]) -> Result<(), DbError> {
     let statement =
         unit.transaction().prepare_cached("delete from trading.pending where record = any($1)").await?;
-    unit.transaction().execute(&statement, &[&decided]).await?;
+    unit.transaction().execute(&statement, &[&records]).await?;
     Ok(())
 }
 
@@ -166,12 +191,12 @@ async fn insert_conflicts(unit: &Guarded<'_>, changes: &Changes) -> Result<(), D
     Ok(())
 }
 
-async fn insert_answers(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbError> {
-    if changes.answers.is_empty() {
+async fn insert_answers(unit: &Guarded<'_>, answers: &[Answer]) -> Result<(), DbError> {
+    if answers.is_empty() {
         return Ok(());
     }
     // In the order of ids, so that two instances that write the same refusal do not wait in a circle.
-    let mut answers: Vec<_> = changes.answers.iter().collect();
+    let mut answers: Vec<_> = answers.iter().collect();
     answers.sort_by_key(|answer| answer.message_id);
     let messages: Vec<Uuid> = answers.iter().map(|answer| answer.message_id).collect();
     let ids: Vec<&str> = answers.iter().map(|answer| answer.response.id.as_str()).collect();

@@ -9,6 +9,8 @@
     reason = "helpers of tests: failing is how they report"
 )]
 
+mod raw_amqp;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -243,6 +245,12 @@ impl World {
             .unwrap();
         assert!(matches!(confirmed, lapin::Confirmation::Ack(None)), "{confirmed:?}");
         connection.close(200, "".into()).await.unwrap();
+    }
+
+    /// Publishes as a customer whose client library is careless: `properties` are the bytes after the flags.
+    pub async fn publish_bytes(&self, flags: u16, properties: &[u8], body: &[u8]) {
+        let (_, broker) = servers();
+        raw_amqp::publish(broker.amqp_port(), &self.name, names::IN, (flags, properties), body).await;
     }
 
     /// Reads answers until there are `count` different ids.
