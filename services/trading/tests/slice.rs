@@ -14,12 +14,11 @@ use trading::run::StageName;
 async fn customer(world: &World, rate: f64, seconds: u64, bad_share: f64) -> Verdict {
     let seed = rand::random();
     eprintln!("seed {seed}");
-    let plan = Plan {
-        rate,
-        duration: Duration::from_secs(seconds),
-        wait: support::PATIENCE,
-        scenario: Scenario::new(seed, bad_share, date(2026, 2, 9)),
-    };
+    send(world, rate, seconds, Scenario::new(seed, bad_share, date(2026, 2, 9))).await
+}
+
+async fn send(world: &World, rate: f64, seconds: u64, scenario: Scenario) -> Verdict {
+    let plan = Plan { rate, duration: Duration::from_secs(seconds), wait: support::PATIENCE, scenario };
     let (submit, answers) = (world.target("submit"), world.target("answers"));
     generate::run(plan, submit, answers, SharedLedger::default(), CancellationToken::new()).await
 }
@@ -41,6 +40,16 @@ async fn every_trade_is_answered_once_and_nothing_is_left_behind() {
     assert_eq!(verdict.epochs, [1]);
     assert_eq!(world.number("select count(*) from trading.trades where status = 'UNMATCHED'").await, 0);
     assert_eq!(world.in_flight().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_that_is_repeated_in_another_run_of_the_day_is_answered_again() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    let first = Scenario::new(7, 0.1, date(2026, 2, 9));
+    for run in [0, 1000] {
+        assert_good(&send(&world, 300.0, 1, first.clone().in_run(run)).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

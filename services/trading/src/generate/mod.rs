@@ -56,9 +56,17 @@ pub struct GenerateArgs {
     /// Seconds to generate for; the counterparts of open sides follow after that
     #[arg(long, default_value_t = 60)]
     pub duration: u64,
-    /// Seed of all random choices; the same seed sends the same messages
+    /// Seed of all random choices; the same seed sends the same content, under the ids of --run-id
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Which run of the business date this is: where its trade numbers begin, 0 to 9999999; by the time of day if
+    /// not given
+    ///
+    /// The application answers an id once a business date. A run that is repeated with the same number sends ids
+    /// that were answered before, and looks lost. Runs at the same time, or above 2000 messages a second, need
+    /// numbers that are chosen by hand: a run takes one for about every 18 messages.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..i64::from(scenario::TRADE_NUMBERS)))]
+    pub run_id: Option<u32>,
     /// Share of malformed messages, 0 to 1; each must be answered with a NACK
     #[arg(long, default_value_t = 0.0)]
     pub bad_share: f64,
@@ -130,16 +138,18 @@ pub async fn from_args(args: GenerateArgs, shutdown: CancellationToken) -> Resul
     if !(0.0..=1.0).contains(&args.bad_share) {
         return Err(value("--bad-share", "must be between 0 and 1").into());
     }
-    let today = services_common::clock::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let now = services_common::clock::now();
+    let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+    let run_id = args.run_id.unwrap_or_else(|| scenario::run_of_day(now));
     let submit = Target::from_args(&args, &args.submit_user, &args.submit_password_file, "customer submit")?;
     let answers =
         Target::from_args(&args, &args.answers_user, &args.answers_password_file, "customer answers")?;
-    eprintln!("customer: seed {seed}, {} messages/s for {} s", args.rate, args.duration);
+    eprintln!("customer: seed {seed}, run {run_id}, {} messages/s for {} s", args.rate, args.duration);
     let plan = Plan {
         rate: args.rate,
         duration: Duration::from_secs(args.duration),
         wait: Duration::from_secs(args.wait),
-        scenario: Scenario::new(seed, args.bad_share, args.trade_date.unwrap_or(today)),
+        scenario: Scenario::new(seed, args.bad_share, args.trade_date.unwrap_or(today)).in_run(run_id),
     };
     let ledger = SharedLedger::default();
     let progress = tokio::spawn(report::progress(ledger.clone()));

@@ -1,8 +1,9 @@
 //! What the customer sends: pairs of trade reports with the odds and pools of the original generator. Pure: the
-//! same seed gives the same messages.
+//! same seed gives the same content, the same seed and run the same messages.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use matching::{Indicator, Status};
 use rand::rngs::StdRng;
@@ -21,7 +22,17 @@ const WORDS: &str = "lorem ipsum dolor sit amet consectetur";
 /// Characters of delivery instructions.
 const INSTRUCTIONS: usize = 15;
 /// Trade numbers have seven digits.
-const TRADE_NUMBERS: u32 = 10_000_000;
+pub(super) const TRADE_NUMBERS: u32 = 10_000_000;
+/// Numbers between two runs that begin one second apart: those of a day last for one day.
+const NUMBERS_PER_SECOND: u32 = TRADE_NUMBERS / 86_400;
+
+/// The run that begins now. The application answers an id once a business date, so runs must not share ids. Two
+/// parties use up a number every eighteen messages on average: runs that do not overlap in time stay apart up to
+/// 2000 messages a second.
+pub(super) fn run_of_day(now: Timestamp) -> u32 {
+    let second = now.as_second().rem_euclid(86_400);
+    u32::try_from(second).unwrap_or_default() * NUMBERS_PER_SECOND
+}
 
 /// A message of the customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +49,10 @@ pub struct Scenario {
     random: StdRng,
     bad_share: f64,
     date: Date,
-    /// Distinct numbers of trades: a random start and a step that visits all seven-digit numbers once.
-    next_number: u32,
+    /// Where the numbers of trades begin.
+    run: u32,
+    /// How many numbers each pair of manager and broker has used.
+    used: HashMap<(String, String), u32>,
     /// The second message of a pair.
     queued: VecDeque<Message>,
     /// Lone trades, whose counterparts are sent at the end.
@@ -47,11 +60,17 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A source with a share of bad messages, for trades of one business date.
+    /// A source with a share of bad messages, for trades of one business date, in a run that the seed chooses.
     pub fn new(seed: u64, bad_share: f64, date: Date) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let next_number = random.random_range(0..TRADE_NUMBERS);
-        Self { random, bad_share, date, next_number, queued: VecDeque::new(), open: Vec::new() }
+        let run = random.random_range(0..TRADE_NUMBERS);
+        Self { random, bad_share, date, run, used: HashMap::new(), queued: VecDeque::new(), open: Vec::new() }
+    }
+
+    /// The same content under the ids of a run.
+    #[must_use]
+    pub fn in_run(self, run: u32) -> Self {
+        Self { run, ..self }
     }
 
     /// The next message.
@@ -84,7 +103,7 @@ impl Scenario {
                 copy.quantity = self.random.random_range(1..3);
             }
             _ => {
-                copy.trade = self.number();
+                copy.trade = self.number(&copy.im, &copy.broker);
                 self.open.push(original.clone());
                 self.open.push(copy.clone());
             }
@@ -97,11 +116,12 @@ impl Scenario {
         let (im, broker) = (self.pick(&MANAGERS).to_owned(), self.pick(&BROKERS).to_owned());
         let sender = if self.random.random() { im.clone() } else { broker.clone() };
         let instructions = self.random.random_range(0..=WORDS.len() - INSTRUCTIONS);
+        let trade = self.number(&im, &broker);
         Trade {
             sender,
             im,
             broker,
-            trade: self.number(),
+            trade,
             security: self.pick(&SECURITIES).to_owned(),
             indicator: if self.random.random() { Indicator::Buy } else { Indicator::Sell },
             price: Decimal::new(self.pick(&PRICES), 1),
@@ -127,11 +147,13 @@ impl Scenario {
             .collect()
     }
 
-    fn number(&mut self) -> String {
+    /// The next number of a pair of parties; it makes an id together with their names.
+    fn number(&mut self, im: &str, broker: &str) -> String {
         // A step without common divisors with the range reaches every number before one returns.
-        const STEP: u32 = 7_368_787;
-        let number = self.next_number;
-        self.next_number = (number + STEP) % TRADE_NUMBERS;
+        const STEP: u64 = 7_368_787;
+        let used = self.used.entry((im.to_owned(), broker.to_owned())).or_default();
+        let number = (u64::from(self.run) + u64::from(*used)) * STEP % u64::from(TRADE_NUMBERS);
+        *used += 1;
         format!("{number:07}")
     }
 
@@ -167,7 +189,7 @@ fn message(trade: &Trade) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::HashSet;
 
     use super::*;
 
@@ -184,6 +206,42 @@ mod tests {
         assert_ne!(all(7, 0.1), all(8, 0.1));
     }
 
+    /// Each message without the number of its trade.
+    fn content(messages: &[Message]) -> Vec<String> {
+        let number = |message: &Message| message.id.rsplit('-').next().unwrap_or_default().to_owned();
+        messages.iter().map(|message| message.body.replace(&number(message), "")).collect()
+    }
+
+    #[test]
+    fn the_same_seed_in_another_run_sends_the_same_content_under_other_ids() {
+        let messages = |run| {
+            let mut scenario = Scenario::new(7, 0.1, jiff::civil::date(2026, 2, 9)).in_run(run);
+            (0..3001).map(|_| scenario.next_message()).collect::<Vec<_>>()
+        };
+        let (one, other) = (messages(0), messages(1000));
+        assert_eq!(content(&one), content(&other));
+        assert_eq!(one, messages(0));
+        let ids: HashSet<_> = one.iter().map(|message| &message.id).collect();
+        assert!(other.iter().all(|message| !ids.contains(&message.id)));
+    }
+
+    #[test]
+    fn runs_of_a_day_that_follow_each_other_share_no_id() {
+        let begin = |second: i64| run_of_day(Timestamp::from_second(1_770_000_000 + second).unwrap());
+        let mut ids = HashSet::new();
+        // Ten seconds at 1000 messages a second, three times.
+        for run in 0..3 {
+            let mut scenario = Scenario::new(7, 0.1, jiff::civil::date(2026, 2, 9)).in_run(begin(run * 10));
+            let mut messages: Vec<_> = (0..10_000).map(|_| scenario.next_message()).collect();
+            messages.extend(scenario.close());
+            let fresh: HashSet<String> = messages.into_iter().map(|message| message.id).collect();
+            assert!(ids.is_disjoint(&fresh), "run {run}");
+            ids.extend(fresh);
+        }
+        let last = Timestamp::from_second(86_399).unwrap();
+        assert!(run_of_day(last) < TRADE_NUMBERS);
+    }
+
     #[test]
     fn after_closing_every_trade_has_exactly_two_sides() {
         let mut sides: HashMap<String, usize> = HashMap::new();
@@ -197,7 +255,7 @@ mod tests {
     #[test]
     fn every_bad_message_is_refused_and_every_id_is_sent_once() {
         let messages = all(13, 1.0);
-        let ids: std::collections::HashSet<_> = messages.iter().map(|message| &message.id).collect();
+        let ids: HashSet<_> = messages.iter().map(|message| &message.id).collect();
         assert_eq!(ids.len(), messages.len());
         for message in &messages {
             assert!(crate::parse::trade(&message.body, &message.id).is_err(), "{}", message.body);
