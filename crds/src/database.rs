@@ -6,7 +6,6 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration::Duration;
 use crate::reference::SecretRef;
 
 /// The database of the application.
@@ -72,27 +71,16 @@ pub struct Connection {
     pub secret_ref: SecretRef,
 }
 
-/// The lease in the database that every writing transaction is checked against.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+/// The lease in the database that every writing transaction is checked against. How long one renewal of it lasts stands in its
+/// row, which the application's migrations make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Lease {
-    /// How long a renewal lasts. Longer survives a longer loss of the witness; a failover waits it out.
-    /// Must equal the migrator's --lease-seconds, which is what counts; 20 s by default.
-    #[serde(default = "lease_duration")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('60s')")
-        .message("set lease.duration between 10s and 60s; 20s suits most"))]
-    pub duration: Duration,
     /// What happens when fewer than three ARC endpoints answer for longer than the lease.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == 'Stop'")
         .message("only onWitnessLoss: Stop is served in this version"))]
     pub on_witness_loss: WitnessLoss,
-}
-
-impl Default for Lease {
-    fn default() -> Self {
-        Self { duration: lease_duration(), on_witness_loss: WitnessLoss::default() }
-    }
 }
 
 /// Stop: the lease runs out and writers are refused until the witness answers again.
@@ -104,8 +92,4 @@ pub enum WitnessLoss {
     Stop,
     /// The holder goes on by the other region's word; not served yet.
     HoldWhilePeerAgrees,
-}
-
-fn lease_duration() -> Duration {
-    Duration::from_secs(20)
 }

@@ -83,8 +83,8 @@ pub struct TradingRegionSpec {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hooks: Vec<Hook>,
-    /// Whether a second person must agree before a run starts. Not served in this version: nothing waits for an
-    /// approval.
+    /// Whether a second person must agree before a run starts. This version has no approvals yet: it refuses to be asked
+    /// for one before planned switches, and carries out no failover.
     #[serde(default)]
     pub approval: Approval,
 }

@@ -43,12 +43,15 @@ pub enum TransitionMode {
     Failover,
 }
 
-/// Whether a second person must agree before a run starts. Not served in this version: nothing waits for an approval.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Whether a second person must agree before a run starts. This version has no approvals yet: it refuses to be asked for one
+/// before planned switches, and carries out no failover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Approval {
     /// For which runs.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self != 'Always'")
+        .message("this version cannot ask for an approval of a planned switch: set approval.required to Failover or Never"))]
     pub required: ApprovalRequired,
     /// An approval is void after this time.
     #[serde(default = "expires_after")]
@@ -69,7 +72,7 @@ pub enum ApprovalRequired {
     /// Failovers only.
     #[default]
     Failover,
-    /// All.
+    /// All; not served yet.
     Always,
 }
 

@@ -120,7 +120,7 @@ fn defaults_are_filled_in_as_documented() {
     assert_eq!(spec["drain"]["holdFor"], "3s");
     assert_eq!(spec["drain"]["deadline"], "2m");
     assert_eq!(spec["drain"]["onDeadline"], "Abort");
-    assert_eq!(spec["database"]["lease"], serde_json::json!({"duration": "20s", "onWitnessLoss": "Stop"}));
+    assert_eq!(spec["database"]["lease"], serde_json::json!({"onWitnessLoss": "Stop"}));
     assert_eq!(spec["workloads"]["active"]["floor"], 1);
     assert_eq!(spec["workloads"]["standby"]["replicas"], 0);
 }

@@ -135,6 +135,6 @@ fn database(facts: &Facts) -> Value {
             "clusters": {first.name(): cluster(first), second.name(): cluster(second)},
         },
         "connection": {"database": facts.database, "secretRef": {"name": format!("{APPLICATION}-database")}},
-        "lease": {"duration": "20s", "onWitnessLoss": "Stop"},
+        "lease": {"onWitnessLoss": "Stop"},
     })
 }

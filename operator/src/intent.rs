@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crds::{Managed, OnDeadline as SpecOnDeadline, TradingRegion, TradingRegionSpec, TransitionMode};
+use crds::{
+    ApprovalRequired, Managed, OnDeadline as SpecOnDeadline, TradingRegion, TradingRegionSpec, TransitionMode,
+};
 use region_plan::{DrainPolicy, Epoch, Fact, Intent, Limits, Management, Mode, OnDeadline, Region, Wanted};
 use sha2::{Digest, Sha256};
 
@@ -30,6 +32,7 @@ pub fn intent(mine: &TradingRegion, peer: &Fact<PeerCopy>) -> Intent {
         },
         hooks,
         dns_name: spec.routing.dns.as_ref().map(|dns| dns.name.clone()),
+        approval_required: spec.approval.required == ApprovalRequired::Always,
         management: match spec.managed {
             Managed::Manage => Management::Manage,
             Managed::Observe => Management::Observe,

@@ -183,7 +183,7 @@ impl GateKeeper {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use region_lease::{Clock, LeaseRow, ValidUntil};
+    use region_lease::{Clock, LeaseRow, ValidUntil, WayBack};
     use uuid::Uuid;
 
     use super::*;
@@ -202,6 +202,7 @@ mod tests {
             holder: Some("us-east-1".into()),
             opened: Opened::Intake,
             valid_until: ValidUntil::At(at(110)),
+            way_back: WayBack::None,
             server_start: Some(at(5)),
             renewed_at: Some(at(90)),
             lease_duration: Duration::from_secs(20),

@@ -36,7 +36,7 @@ pub struct MigrateArgs {
     /// Application whose lease row is made
     #[arg(long, env = "APP", default_value = "trade-matching")]
     app: String,
-    /// Seconds that one renewal of its lease lasts, 10 to 60; the object's `database.lease.duration`
+    /// Seconds that one renewal of its lease lasts, 10 to 60
     #[arg(long, env = "LEASE_SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(10..=60))]
     lease_seconds: u64,
     #[command(flatten)]
