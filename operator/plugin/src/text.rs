@@ -209,8 +209,8 @@ pub fn plan(view: &View, plan: &PlanView) -> String {
 /// The last runs.
 pub fn history(view: &View) -> String {
     let head = format!(
-        "{:<9} {:<24} {:<20} {:<9} {:>8} {:>9}  SPLIT",
-        "RUN", "FROM TO", "STARTED", "OUTCOME", "SECONDS", "CUSTOMERS"
+        "{:<9} {:<24} {:<20} {:<9} {:>8} {:>9}  {:<52}  REASON",
+        "RUN", "FROM TO", "STARTED", "OUTCOME", "SECONDS", "CUSTOMERS", "SPLIT"
     );
     let mut lines = vec![head];
     for run in &view.history {
@@ -226,13 +226,14 @@ pub fn history(view: &View) -> String {
         let split: Vec<String> =
             parts.iter().filter_map(|(name, time)| Some(format!("{name} {}", time.as_ref()?))).collect();
         lines.push(format!(
-            "{id:<9} {:<24} {:<20} {:<9} {:>8.1} {:>9}  {}",
+            "{id:<9} {:<24} {:<20} {:<9} {:>8.1} {:>9}  {:<52}  {}",
             format!("{} {}", summary.from, summary.to),
             clock(summary.started_at),
             summary.outcome.map_or_else(|| "unknown".to_owned(), |outcome| format!("{outcome:?}")),
             run.seconds,
             times.unavailable.map_or_else(|| "unknown".to_owned(), |time| time.to_string()),
             split.join(", "),
+            clean(summary.reason.as_deref().unwrap_or("not given")),
         ));
     }
     if view.history.is_empty() {
@@ -303,8 +304,13 @@ fn span(seconds: i64) -> String {
 }
 
 /// Never wider than the screen; what is cut says so. Control characters of others never reach the terminal.
+/// What people or providers wrote must not steer the terminal.
+fn clean(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 fn cut(line: &str) -> String {
-    let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean = clean(line);
     if clean.chars().count() <= COLUMNS {
         return clean.trim_end().to_owned();
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crds::TradingRegion;
 use jiff::Timestamp;
 use kubectl_region::{
-    COLUMNS, Copy, CopyError, Exit, LINES, Style, View, build, may_abort, may_switch, plan, status,
+    COLUMNS, Copy, CopyError, Exit, LINES, Style, View, build, history, may_abort, may_switch, plan, status,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -126,6 +126,18 @@ fn a_status_fits_on_one_screen_in_every_state() {
         let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
         assert!(widest <= COLUMNS, "{name} is {widest} wide");
     }
+}
+
+#[test]
+fn the_history_says_why_each_run_was_made_as_text_and_as_json() {
+    let (_, steady) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    let mut view = view(&steady);
+    view.history[0].summary.reason = Some("storm\u{1b}[2J drill".to_owned());
+    let text = history(&view);
+    let lines: Vec<&str> = text.lines().collect();
+    let column = lines[0].find("REASON").unwrap();
+    assert_eq!(&lines[1][column..], "storm [2J drill", "{text}");
+    assert_eq!(serde_json::to_value(&view).unwrap()["history"][0]["reason"], "storm\u{1b}[2J drill");
 }
 
 #[test]
