@@ -13,6 +13,7 @@ pub mod controller;
 pub mod deadline;
 pub mod error;
 pub mod events;
+mod follow;
 pub mod http;
 pub mod intent;
 pub mod lease;

@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::http::{self, Health};
 use crate::lease::{Election, LeadershipLost, Timings, while_leading};
 use crate::metrics::Metrics;
+use crate::observe::Samples;
 use crate::sources::{ApiEndpoints, SourceBook};
 use crate::workloads::Workloads;
 
@@ -101,6 +102,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), RunError
         metrics: Arc::clone(&metrics),
         backoff: Backoff::default(),
         pauses: Pauses::default(),
+        samples: Samples::default(),
         observe_deadline: args.observe_deadline,
         written: std::sync::Mutex::default(),
         client: client.clone(),

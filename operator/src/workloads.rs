@@ -1,20 +1,22 @@
 //! Deployments and autoscalers of the own cluster, kept in a form of a few hundred bytes each.
 //!
-//! A write's answer is merged in at once, so a decision never rests on an older copy than the last own write.
+//! A write's answer is merged in at once, so a decision never rests on an older copy than the last own write. What is read
+//! carries the time at which the API server was last heard on both watches: a broken watch grows old, a quiet one does not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::runtime::watcher::Event;
 use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use std::borrow::Cow;
 use tokio::sync::watch as signal;
+
+use crate::clock;
+use crate::follow::{News, follow};
 
 /// The part of an object's metadata that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,12 +152,21 @@ type ByNamespace<T> = HashMap<String, BTreeMap<String, T>>;
 struct Table<T> {
     live: ByNamespace<T>,
     arriving: Option<ByNamespace<T>>,
-    listed: bool,
+    life: Life,
+}
+
+/// Whether a table is still told of changes.
+#[derive(Default)]
+struct Life {
+    /// When it was last known to be complete.
+    heard: Option<Timestamp>,
+    /// Why nothing was heard since.
+    broken: Option<String>,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { live: HashMap::new(), arriving: None, listed: false }
+        Self { live: HashMap::new(), arriving: None, life: Life::default() }
     }
 }
 
@@ -183,7 +194,6 @@ impl<T: Clone> Table<T> {
 
     fn end_listing(&mut self) {
         self.live = self.arriving.take().unwrap_or_default();
-        self.listed = true;
     }
 
     fn of(&self, namespace: &str) -> impl Iterator<Item = &T> {
@@ -196,13 +206,28 @@ struct Kept {
     deployments: Table<Arc<Deployment>>,
     /// The Deployment that each autoscaler scales.
     autoscalers: Table<String>,
-    watch_error: Option<String>,
 }
 
 impl Kept {
-    fn listed(&self) -> bool {
-        self.deployments.listed && self.autoscalers.listed
+    /// When both tables were last known to be complete; `None` before both listings.
+    fn heard(&self) -> Option<Timestamp> {
+        Some(self.deployments.life.heard?.min(self.autoscalers.life.heard?))
     }
+
+    fn broken(&self) -> Option<String> {
+        self.deployments.life.broken.clone().or_else(|| self.autoscalers.life.broken.clone())
+    }
+}
+
+/// Deployments that a selector matches, as the cache knows them.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// They, by name.
+    pub deployments: Vec<Arc<Deployment>>,
+    /// When this was last known to be complete.
+    pub at: Timestamp,
+    /// Why nothing was heard since, if the watch is broken.
+    pub broken: Option<String>,
 }
 
 /// The cache.
@@ -212,38 +237,55 @@ pub struct Workloads {
 }
 
 impl Workloads {
-    /// Starts the two watches. They end with the returned receiver's runtime.
+    /// Starts the two watches. They end with the runtime. The receiver turns true once both listings have arrived.
     pub fn start(client: &Client) -> (Self, signal::Receiver<bool>) {
+        Self::start_by(client, clock::now)
+    }
+
+    /// The same by another clock than the machine's.
+    pub fn start_by(
+        client: &Client,
+        now: impl Fn() -> Timestamp + Clone + Send + Sync + 'static,
+    ) -> (Self, signal::Receiver<bool>) {
         let cache = Self::default();
         let (synced, when_synced) = signal::channel(false);
         let synced = Arc::new(synced);
+        let (kept, both, by) = (cache.clone(), Arc::clone(&synced), now.clone());
         let deployments: Api<WireDeployment> = Api::all(client.clone());
+        tokio::spawn(async move {
+            let tell = |news| match news {
+                News::Event(event) => kept.note_deployment(event, None),
+                life => kept.note_life(|kept| &mut kept.deployments.life, life, &both),
+            };
+            follow(&deployments, by, tell).await
+        });
+        let (kept, both) = (cache.clone(), synced);
         let autoscalers: Api<WireAutoscaler> = Api::all(client.clone());
-        tokio::spawn(follow(deployments, cache.clone(), Arc::clone(&synced), |cache, event| {
-            cache.note_deployment(event, None)
-        }));
-        tokio::spawn(follow(autoscalers, cache.clone(), synced, Self::note_autoscaler));
+        tokio::spawn(async move {
+            let tell = |news| match news {
+                News::Event(event) => kept.note_autoscaler(event),
+                life => kept.note_life(|kept| &mut kept.autoscalers.life, life, &both),
+            };
+            follow(&autoscalers, now, tell).await
+        });
         (cache, when_synced)
     }
 
-    /// The Deployments of a namespace whose labels contain all of `selector`, by name.
+    /// The Deployments of a namespace whose labels contain all of `selector`.
     ///
     /// # Errors
     /// Why they are not known.
-    pub fn selected(
-        &self,
-        namespace: &str,
-        selector: &BTreeMap<String, String>,
-    ) -> Result<Vec<Arc<Deployment>>, String> {
+    pub fn selected(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Selected, String> {
         let kept = self.lock();
-        if !kept.listed() {
-            let why =
-                kept.watch_error.clone().unwrap_or_else(|| "the first listing is on its way".to_owned());
+        let broken = kept.broken();
+        let Some(at) = kept.heard() else {
+            let why = broken.unwrap_or_else(|| "the first listing is on its way".to_owned());
             return Err(format!("Deployments and autoscalers of the own cluster are not listed: {why}"));
-        }
+        };
         let matches =
             |d: &&Arc<Deployment>| selector.iter().all(|(key, value)| d.labels.get(key) == Some(value));
-        Ok(kept.deployments.of(namespace).filter(matches).cloned().collect())
+        let deployments = kept.deployments.of(namespace).filter(matches).cloned().collect();
+        Ok(Selected { deployments, at, broken })
     }
 
     /// Whether an autoscaler scales that Deployment.
@@ -293,6 +335,18 @@ impl Workloads {
         }
     }
 
+    fn note_life<K>(&self, of: fn(&mut Kept) -> &mut Life, news: News<K>, synced: &signal::Sender<bool>) {
+        let mut kept = self.lock();
+        match news {
+            News::Heard(at) => *of(&mut kept) = Life { heard: Some(at), broken: None },
+            News::Failed(why) => of(&mut kept).broken = Some(why),
+            News::Event(_) => {}
+        }
+        if kept.heard().is_some() {
+            synced.send_replace(true);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -300,31 +354,6 @@ impl Workloads {
 
 fn place(meta: &ObjectMeta) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-}
-
-async fn follow<K>(
-    api: Api<K>,
-    cache: Workloads,
-    synced: Arc<signal::Sender<bool>>,
-    note: fn(&Workloads, Event<K>),
-) where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + for<'de> Deserialize<'de> + Send + 'static,
-{
-    let mut events = watch(api, watcher::Config::default()).default_backoff().boxed();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                note(&cache, event);
-                if cache.lock().listed() {
-                    synced.send_replace(true);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, kind = %K::kind(&()), "watch failed; it is tried again");
-                cache.lock().watch_error = Some(error.to_string());
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -349,18 +378,46 @@ mod tests {
         cache.note_deployment(Event::InitApply(deployment("core", "7", 1)), None);
         cache.note_deployment(Event::InitDone, None);
         cache.note_autoscaler(Event::InitDone);
+        hear(&cache, |kept| &mut kept.deployments.life, Ok(5));
+        hear(&cache, |kept| &mut kept.autoscalers.life, Ok(7));
         cache
     }
 
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn hear(cache: &Workloads, of: fn(&mut Kept) -> &mut Life, what: Result<i64, &str>) {
+        let news: News<()> = match what {
+            Ok(second) => News::Heard(at(second)),
+            Err(why) => News::Failed(why.to_owned()),
+        };
+        cache.note_life(of, news, &signal::channel(false).0);
+    }
+
     fn select(cache: &Workloads) -> Vec<Arc<Deployment>> {
-        cache.selected("trading", &BTreeMap::from([("part".to_owned(), "x".to_owned())])).unwrap()
+        cache.selected("trading", &BTreeMap::from([("part".to_owned(), "x".to_owned())])).unwrap().deployments
     }
 
     #[test]
     fn nothing_is_concluded_before_both_listings_have_arrived() {
         let cache = Workloads::default();
-        cache.note_deployment(Event::InitDone, None);
-        assert!(cache.selected("trading", &BTreeMap::new()).is_err());
+        hear(&cache, |kept| &mut kept.deployments.life, Ok(5));
+        hear(&cache, |kept| &mut kept.autoscalers.life, Err("forbidden"));
+        let why = cache.selected("trading", &BTreeMap::new()).unwrap_err();
+        assert!(why.ends_with("forbidden"), "{why}");
+    }
+
+    #[test]
+    fn what_is_read_is_as_old_as_the_watch_that_was_heard_of_less_recently() {
+        let cache = listed();
+        let read = || cache.selected("trading", &BTreeMap::new()).unwrap();
+        assert_eq!((read().at, read().broken), (at(5), None));
+        hear(&cache, |kept| &mut kept.deployments.life, Ok(9));
+        hear(&cache, |kept| &mut kept.autoscalers.life, Err("gone"));
+        assert_eq!((read().at, read().broken), (at(7), Some("gone".to_owned())));
+        hear(&cache, |kept| &mut kept.autoscalers.life, Ok(8));
+        assert_eq!((read().at, read().broken), (at(8), None));
     }
 
     #[test]

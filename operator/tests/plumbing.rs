@@ -15,6 +15,7 @@ use axum::extract::State;
 use crds::{TradingRegion, TradingRegionStatus};
 use futures::stream;
 use http::StatusCode;
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -26,9 +27,10 @@ use region_operator::controller::{self, Operator};
 use region_operator::events::Events;
 use region_operator::lease::{Election, LeadershipLost, Timings, while_leading};
 use region_operator::metrics::Metrics;
+use region_operator::observe::Samples;
 use region_operator::sources::{ApiEndpoints, SourceBook};
 use region_operator::workloads::Workloads;
-use region_plan::Region;
+use region_plan::{Limits, Region};
 use serde_json::{Value, json};
 use support::{ApiServer, example, until};
 use tokio::net::TcpListener;
@@ -177,6 +179,53 @@ async fn a_dead_peer_costs_one_read_and_is_asked_beside_the_passes_until_it_answ
     assert_eq!(found.get(), Some(&None), "it answers, and has no such object");
 }
 
+/// A clock that goes with the test's virtual time.
+fn virtual_clock() -> impl Fn() -> Timestamp + Clone + Send + Sync + 'static {
+    let began = Instant::now();
+    move || Timestamp::UNIX_EPOCH + began.elapsed()
+}
+
+/// How old the cache's reading is after each of so many virtual seconds.
+async fn ages(cache: &Workloads, now: &impl Fn() -> Timestamp, seconds: usize) -> Vec<i64> {
+    let mut ages = Vec::new();
+    for _ in 0..seconds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let read = cache.selected("trading", &BTreeMap::new()).unwrap();
+        assert_eq!(read.deployments.len(), 1);
+        ages.push(now().duration_since(read.at).as_secs());
+    }
+    ages
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_watch_stays_fresh_and_one_that_nobody_answers_grows_old_until_it_is_answered_again() {
+    let limit = Limits::default().fact_age.as_secs();
+    let server = ApiServer::default();
+    let metadata = json!({"name": "core", "namespace": "trading", "resourceVersion": "3"});
+    server.put("/apis/apps/v1/namespaces/trading/deployments", json!({"metadata": metadata}));
+    let now = virtual_clock();
+    let (cache, mut synced) = Workloads::start_by(&server.client(), now.clone());
+    synced.wait_for(|synced| *synced).await.unwrap();
+    let quiet = ages(&cache, &now, 120).await;
+    assert!(quiet.iter().all(|age| *age < limit), "{quiet:?}");
+
+    // Half of it is enough: one kind of two, its connection open and mute.
+    server.silence("horizontalpodautoscalers");
+    let mute = ages(&cache, &now, 40).await;
+    assert!(mute.last().is_some_and(|age| *age > 2 * limit), "{mute:?}");
+    let broken = cache.selected("trading", &BTreeMap::new()).unwrap().broken;
+    assert!(broken.is_some_and(|why| why.contains("no answer")));
+
+    server.recover();
+    let again = ages(&cache, &now, 60).await;
+    assert!(again[20..].iter().all(|age| *age < limit), "{again:?}");
+    assert_eq!(cache.selected("trading", &BTreeMap::new()).unwrap().broken, None);
+
+    server.fail("deployments", StatusCode::FORBIDDEN);
+    ages(&cache, &now, 20).await;
+    assert!(cache.selected("trading", &BTreeMap::new()).unwrap().broken.is_some());
+}
+
 async fn operator(server: &ApiServer) -> Arc<Operator> {
     let client = server.client();
     let (wish, _) = mpsc::channel(1);
@@ -196,6 +245,7 @@ async fn operator(server: &ApiServer) -> Arc<Operator> {
         metrics: Arc::new(Metrics::default()),
         backoff: Backoff::default(),
         pauses: Pauses::default(),
+        samples: Samples::default(),
         observe_deadline: deadline,
         written: std::sync::Mutex::default(),
         client,

@@ -26,6 +26,7 @@ use crate::cluster::Peers;
 use crate::error::chain;
 use crate::events::{Events, Severity};
 use crate::metrics::{Metrics, PassResult};
+use crate::observe::Samples;
 use crate::sources::SourceBook;
 use crate::workloads::Workloads;
 
@@ -61,6 +62,8 @@ pub struct Operator {
     pub backoff: Backoff,
     /// Pauses between attempts of one step.
     pub pauses: Pauses,
+    /// Earlier samples of drain checks.
+    pub samples: Samples,
     /// Bound of one observation.
     pub observe_deadline: Duration,
     /// When the status of each object was last written by this process.
@@ -164,6 +167,7 @@ impl Operator {
         self.sources.forget(uid).await;
         self.metrics.forget(uid);
         self.backoff.succeeded(uid);
+        self.samples.forget(uid);
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 

@@ -62,6 +62,7 @@ pub(super) async fn pass(
         workloads: &operator.workloads,
         peers: &operator.peers,
         hooks: &operator.hooks,
+        samples: &operator.samples,
         deadline: operator.observe_deadline,
     };
     let seen = observer.observe(&object, &sources, &rivals).await;

@@ -1,6 +1,7 @@
 //! Drain checks of the own region. No answer is not zero.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::{DrainCheck, HttpCheck};
@@ -8,10 +9,50 @@ use futures::future::join_all;
 use http::Method;
 use region_plan::Fact;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::caller::{Call, Caller};
 use crate::clock;
 use crate::sources::Sources;
+
+/// A break between two samples is longer than this many deadlines of an observation: a pass lasts about one.
+const LONGEST_BREAK: u32 = 2;
+
+/// When this process last saw all checks of an object at zero.
+///
+/// "Zero since" stands in the object's status, so it outlives its writer. But two zeros on both sides of a time in which
+/// nobody looked, such as a change of leader, or in which somebody saw more, say nothing of that time.
+#[derive(Debug, Default)]
+pub struct Samples(Mutex<HashMap<String, Instant>>);
+
+impl Samples {
+    /// Notes a sample. Where zeros were recorded and the sample before this one did not come shortly before, or was not zero,
+    /// this one is not known to be zero either: so the hold begins anew.
+    pub(super) fn checked(
+        &self,
+        uid: &str,
+        recorded: bool,
+        sample: BTreeMap<String, Fact<u64>>,
+        now: Instant,
+        deadline: Duration,
+    ) -> BTreeMap<String, Fact<u64>> {
+        let zero = sample.values().all(|fact| fact.get() == Some(&0));
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = if zero { last.insert(uid.to_owned(), now) } else { last.remove(uid) };
+        let longest = deadline * LONGEST_BREAK;
+        let unbroken = before.is_some_and(|before| now.saturating_duration_since(before) <= longest);
+        if !zero || !recorded || unbroken {
+            return sample;
+        }
+        let why = format!("zero, but not seen at zero in the {longest:?} before: the hold begins anew");
+        sample.into_keys().map(|name| (name, Fact::unknown(why.clone()))).collect()
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
 
 /// All checks, side by side.
 pub(super) async fn observe(
@@ -110,6 +151,46 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(1);
+
+    fn sample(numbers: &[Option<u64>]) -> BTreeMap<String, Fact<u64>> {
+        let fact = |number: &Option<u64>| match number {
+            Some(number) => Fact::known(*number, jiff::Timestamp::UNIX_EPOCH),
+            None => Fact::unknown("no answer"),
+        };
+        numbers.iter().enumerate().map(|(index, number)| (index.to_string(), fact(number))).collect()
+    }
+
+    #[test]
+    fn a_leader_that_finds_zeros_recorded_by_another_does_not_take_them_for_its_own() {
+        let (samples, start) = (Samples::default(), Instant::now());
+        let zero = || sample(&[Some(0), Some(0)]);
+        let first = samples.checked("u", true, zero(), start, DEADLINE);
+        assert!(first.values().all(|fact| fact.get().is_none()), "{first:?}");
+        let next = samples.checked("u", true, zero(), start + DEADLINE, DEADLINE);
+        assert_eq!(next, zero(), "it looks on from then");
+        assert_eq!(
+            samples.checked("other", false, zero(), start, DEADLINE),
+            zero(),
+            "nothing was recorded yet"
+        );
+    }
+
+    #[test]
+    fn a_break_between_two_zeros_or_another_number_in_it_begins_the_hold_anew() {
+        let (samples, start) = (Samples::default(), Instant::now());
+        let zero = || sample(&[Some(0)]);
+        let at = |seconds, found| samples.checked("u", true, found, start + DEADLINE * seconds, DEADLINE);
+        at(0, zero());
+        assert_eq!(at(2, zero()), zero());
+        assert_ne!(at(5, zero()), zero(), "a break of three deadlines");
+        assert_eq!(at(6, zero()), zero());
+        for seen in [Some(4), None] {
+            assert_eq!(at(7, sample(&[seen])), sample(&[seen]), "what is not zero is told as it is");
+            assert_ne!(at(7, zero()), zero(), "even if the record of it was lost");
+        }
+    }
 
     #[test]
     fn one_missing_answer_makes_the_length_unknown() {

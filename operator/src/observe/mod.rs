@@ -18,8 +18,10 @@ use region_plan::{
     Broker, ControlKey, ControlState, Epoch, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId,
     SideReport, World,
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use drain::Samples;
 pub use needs::{Questions, needs};
 pub use workloads::Rival;
 
@@ -40,6 +42,8 @@ pub struct Observer<'a> {
     pub peers: &'a Peers,
     /// Hooks under way.
     pub hooks: &'a HookBoard,
+    /// Earlier samples of the drain checks.
+    pub samples: &'a Samples,
     /// Bound of one observation.
     pub deadline: Duration,
 }
@@ -75,11 +79,7 @@ impl Observer<'_> {
             controls(sources, self.deadline),
             broker(sources),
             async {
-                if questions.drain {
-                    drain::observe(sources, &object.spec.drain.checks, self.deadline).await
-                } else {
-                    BTreeMap::new()
-                }
+                if questions.drain { self.drain(object, sources, &mine).await } else { BTreeMap::new() }
             },
             async {
                 if questions.dns {
@@ -107,7 +107,13 @@ impl Observer<'_> {
             controls,
             refused: sources.refused.all(),
             guarded: sources.rules.last(),
-            workloads: workloads::observe(self.workloads, object, rivals, clock::now()),
+            workloads: workloads::observe(
+                self.workloads,
+                object,
+                rivals,
+                clock::now(),
+                intent.limits.fact_age,
+            ),
             broker,
             drain,
             hook_results,
@@ -120,6 +126,18 @@ impl Observer<'_> {
             lag: lag(&database),
             lease_remaining: database.map(|seen| seen.remaining),
         }
+    }
+
+    async fn drain(
+        &self,
+        object: &TradingRegion,
+        sources: &Sources,
+        mine: &SideReport,
+    ) -> BTreeMap<String, Fact<u64>> {
+        let recorded = mine.open_run().is_some_and(|run| run.drained_since.is_some());
+        let sample = drain::observe(sources, &object.spec.drain.checks, self.deadline).await;
+        let uid = object.uid().unwrap_or_default();
+        self.samples.checked(&uid, recorded, sample, Instant::now(), self.deadline)
     }
 
     async fn peer(&self, object: &TradingRegion) -> Fact<PeerCopy> {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{TIER_LABEL, TradingRegion};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use region_plan::{Fact, Workload, Workloads};
 
-use crate::workloads::{Deployment, Workloads as Cache};
+use crate::workloads::{Deployment, Selected, Workloads as Cache};
 
 /// Another TradingRegion of the same namespace, as far as selecting goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,21 +29,34 @@ impl Rival {
     }
 }
 
-/// The Deployments that this object selects, without those that an older object selects too.
+/// The Deployments that this object selects, without those that an older object selects too, as of when the cache was last
+/// known to be complete.
 pub(super) fn observe(
     cache: &Cache,
     object: &TradingRegion,
     rivals: &[Rival],
     now: Timestamp,
+    oldest: SignedDuration,
 ) -> Fact<Workloads> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let selector = &object.spec.workloads.selector.match_labels;
-    match cache.selected(namespace, selector) {
+    let selected = cache.selected(namespace, selector);
+    known(selected, now, oldest)
+        .map(|found| sum_up(object, rivals, &found, |name| cache.autoscaled(namespace, name)))
+}
+
+/// A broken watch's last state is told with its age while it may still be used, and then with what is broken.
+fn known(
+    selected: Result<Selected, String>,
+    now: Timestamp,
+    oldest: SignedDuration,
+) -> Fact<Vec<Arc<Deployment>>> {
+    match selected {
         Err(why) => Fact::unknown(why),
-        Ok(selected) => {
-            let autoscaled = |name: &str| cache.autoscaled(namespace, name);
-            Fact::known(sum_up(object, rivals, &selected, autoscaled), now)
+        Ok(Selected { at, broken: Some(why), .. }) if now.duration_since(at) > oldest => {
+            Fact::unknown(format!("not heard of since {at:.0}: {why}"))
         }
+        Ok(found) => Fact::known(found.deployments, found.at),
     }
 }
 
@@ -110,6 +123,20 @@ mod tests {
         let at = Timestamp::from_second(created).unwrap();
         object.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
         object
+    }
+
+    #[test]
+    fn a_broken_watch_grows_old_and_then_says_why() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let selected = |broken: Option<&str>| {
+            Ok(Selected { deployments: vec![], at: at(100), broken: broken.map(str::to_owned) })
+        };
+        let oldest = SignedDuration::from_secs(10);
+        assert_eq!(known(selected(Some("no route")), at(109), oldest), Fact::known(vec![], at(100)));
+        let late = known(selected(Some("no route")), at(111), oldest);
+        assert!(late.why_unknown().unwrap().ends_with("no route"), "{late:?}");
+        // Without a known fault the fact's own age tells.
+        assert_eq!(known(selected(None), at(111), oldest), Fact::known(vec![], at(100)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -32,6 +32,8 @@ pub struct ApiServer {
     collections: Arc<Mutex<Vec<(String, Value)>>>,
     /// Answers with this status to requests whose path contains the text.
     failing: Arc<Mutex<Vec<(String, StatusCode)>>>,
+    /// Requests whose path contains one of these are never answered, and watches of them never end.
+    silent: Arc<Mutex<Vec<String>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
@@ -42,6 +44,16 @@ impl ApiServer {
 
     pub fn fail(&self, path_part: &str, status: StatusCode) {
         self.failing.lock().unwrap().push((path_part.to_owned(), status));
+    }
+
+    pub fn silence(&self, path_part: &str) {
+        self.silent.lock().unwrap().push(path_part.to_owned());
+    }
+
+    /// All is answered again.
+    pub fn recover(&self) {
+        self.failing.lock().unwrap().clear();
+        self.silent.lock().unwrap().clear();
     }
 
     pub fn asked(&self) -> Vec<Asked> {
@@ -82,8 +94,10 @@ impl ApiServer {
             return failure(*status);
         }
         if query.contains("watch=true") {
-            let never = stream::pending::<Result<hyper::body::Frame<Bytes>, Infallible>>();
-            return Response::new(StreamBody::new(never).boxed_unsync());
+            return self.watch(path, &query);
+        }
+        if self.is_silent(&path) {
+            std::future::pending::<()>().await;
         }
         if parts.method == Method::POST {
             return object(StatusCode::CREATED, &body);
@@ -99,6 +113,25 @@ impl ApiServer {
             }
             Found::Nothing => failure(StatusCode::NOT_FOUND),
         }
+    }
+
+    fn is_silent(&self, path: &str) -> bool {
+        self.silent.lock().unwrap().iter().any(|part| path.contains(part.as_str()))
+    }
+
+    /// A watch of a kind that never changes: it ends when its time is over, unless the server has fallen silent.
+    fn watch(&self, path: String, query: &str) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+        let seconds = query.split('&').find_map(|part| part.strip_prefix("timeoutSeconds="));
+        let seconds = Duration::from_secs(seconds.unwrap().parse().unwrap());
+        let server = self.clone();
+        let end = stream::once(async move {
+            tokio::time::sleep(seconds).await;
+            if server.is_silent(&path) {
+                std::future::pending::<()>().await;
+            }
+        });
+        let nothing = end.filter_map(async |()| None::<Result<hyper::body::Frame<Bytes>, Infallible>>);
+        Response::new(StreamBody::new(nothing).boxed_unsync())
     }
 
     fn find(&self, path: &str) -> Found {
