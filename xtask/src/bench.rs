@@ -28,9 +28,12 @@ enum What {
         /// Messages a second on the real regions.
         #[arg(long, default_value_t = 500)]
         rate: u32,
-        /// Switches on the real regions; 0 leaves them out.
+        /// Switches under that load on the real regions.
         #[arg(long, default_value_t = 4)]
         rounds: u32,
+        /// Switches on the real regions with providers slow by a random script.
+        #[arg(long, default_value_t = 3)]
+        slow: u32,
     },
     /// Either operator killed before and after each step of a planned switch: all cases.
     Kills,
@@ -38,12 +41,12 @@ enum What {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
-        What::Switch { scripts, seed, rate, rounds } => switch(*scripts, *seed, *rate, *rounds),
+        What::Switch { scripts, seed, rate, rounds, slow } => switch(*scripts, *seed, *rate, *rounds, *slow),
         What::Kills => kills(),
     }
 }
 
-fn switch(scripts: u32, seed: u64, rate: u32, rounds: u32) -> Result<()> {
+fn switch(scripts: u32, seed: u64, rate: u32, rounds: u32, slow: u32) -> Result<()> {
     let (scripts, seed) = (scripts.to_string(), seed.to_string());
     cargo(&[
         "run",
@@ -56,12 +59,14 @@ fn switch(scripts: u32, seed: u64, rate: u32, rounds: u32) -> Result<()> {
         &scripts,
         &seed,
     ])?;
-    if rounds == 0 {
+    if rounds + slow == 0 {
         return Ok(());
     }
     on_two_regions(|| {
         let mut command = Command::new("target/debug/bench");
-        command.args(["--rate", &rate.to_string(), "--rounds", &rounds.to_string()]);
+        let settings = [("--rate", rate), ("--rounds", rounds), ("--scripts", slow)];
+        command.args(["--seed", &seed]);
+        command.args(settings.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]));
         let status = command.status().context("running the measurement")?;
         if status.success() { Ok(()) } else { bail!("the measurement did not end well") }
     })

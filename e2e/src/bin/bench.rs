@@ -1,41 +1,45 @@
-//! What `cargo xtask bench switch` measures on a lab that is up: planned switches under load, the customer's longest
-//! wait, and the total beside the waits that others cause. Prints every setting used.
+//! What `cargo xtask bench switch` measures on a lab that is up: the customer's longest wait in switches under load, and the
+//! time of switches whose providers are slow by script beside the chain of those waits. Prints every setting used.
 
+use std::fmt;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
-use e2e::customer::{Customer, CustomerOptions};
+use e2e::customer::{Customer, CustomerOptions, Verdict};
 use e2e::object::Choices;
 use e2e::{Clusters, deploy, run, timeline};
-use lab::{Facts, Region};
+use lab::{Facts, Lab, Region, control};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use region_plan::{RunReport, StepKind};
+use serde_json::{Value, json};
 
-/// Planned switches under load.
+/// Planned switches on two regions.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Messages a second.
+    /// Messages a second while the customer's wait is measured.
     #[arg(long, default_value_t = 500)]
     rate: u32,
-    /// Switches, one after the other, there and back.
+    /// Switches for the customer's wait, one after the other, there and back.
     #[arg(long, default_value_t = 4)]
     rounds: u32,
+    /// Switches with slow providers, each by a random script.
+    #[arg(long, default_value_t = 3)]
+    scripts: u32,
+    /// Seed of the scripts.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// The lab's name.
     #[arg(long, default_value = "tr")]
     lab: String,
 }
 
-/// Steps in which somebody else is waited for; those of one line run side by side.
-const CHAIN: [&[StepKind]; 6] = [
-    &[StepKind::ScaleActive],
-    &[StepKind::HookPreWarm],
-    &[StepKind::SwitchDatabase, StepKind::FlipAppOver],
-    &[StepKind::HookAfterGrant],
-    &[StepKind::HookProbe],
-    &[StepKind::HookAfterOpen],
-];
 /// `drain.holdFor` of the object and the TTL of the lab's names, in seconds.
-const HOLD_AND_TTL: f64 = 1.0 + 1.0;
+const HOLD: f64 = 1.0;
+const TTL: f64 = 1.0;
+/// Messages a second while providers are slow: the machine shall not be what is waited for.
+const QUIET_RATE: u32 = 20;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,32 +55,128 @@ async fn main() -> ExitCode {
 async fn measure(arguments: &Arguments) -> Result<()> {
     let facts = Facts::read(&arguments.lab)?;
     deploy::install(&facts).await?;
-    let clusters = Clusters::connect(&facts).await?;
-    let mut active = Region::ALL[0];
-    run::start(&clusters, &Choices::active(active)).await?;
-    println!("settings: hold 1 s, TTL 1 s, provider delays 0, lease 20 s, {} messages/s", arguments.rate);
-    println!("measured on {} cores", std::thread::available_parallelism()?);
-    for round in 1..=arguments.rounds {
-        let options = CustomerOptions { rate: arguments.rate, ..CustomerOptions::default() };
-        let customer = Customer::start(&facts, &options)?;
-        customer.answered(u64::from(arguments.rate)).await?;
-        active = active.peer();
-        let choices = Choices { reason: format!("bench {round}"), ..Choices::active(active) };
-        let parts = run::switch(&clusters, &choices).await?;
-        customer.answered_more(u64::from(arguments.rate)).await?;
-        let verdict = customer.finish().await?;
-        let (total, chain) = (total(&parts), chain(&parts));
-        println!(
-            "to {active}: {total:.2} s in all, waits of others {chain:.2} s, ratio {:.3}; customers waited {:.2} s; \
-             sent {}, lost {}, doubled {}",
-            total / chain,
-            verdict.unavailable_seconds,
-            verdict.sent,
-            verdict.lost,
-            verdict.doubled,
-        );
+    let mut bench = Bench { clusters: Clusters::connect(&facts).await?, active: Region::ALL[0] };
+    run::start(&bench.clusters, &Choices::active(bench.active)).await?;
+    println!(
+        "measured on {} cores, which also carry both regions and the customer",
+        std::thread::available_parallelism()?
+    );
+    println!(
+        "customer's wait: hold {HOLD} s, TTL {TTL} s, provider delays 0, lease 20 s, {} messages/s",
+        arguments.rate
+    );
+    let mut waits = Vec::new();
+    for _ in 0..arguments.rounds {
+        let (parts, verdict) = bench.switch(arguments.rate).await?;
+        println!("  {}: {:.2} s in all; {}", bench.active, total(&parts), words(&verdict));
+        waits.push(verdict.unavailable_seconds);
+    }
+    waits.sort_by(f64::total_cmp);
+    if let [least, .., longest] = waits[..] {
+        println!("  from the last answer there to the first one here: {least:.2} to {longest:.2} s");
+    }
+    println!(
+        "slow providers: hold {HOLD} s, TTL {TTL} s, {QUIET_RATE} messages/s, {} scripts, seed {}",
+        arguments.scripts, arguments.seed
+    );
+    let mut random = StdRng::seed_from_u64(arguments.seed);
+    for _ in 0..arguments.scripts {
+        bench.with_slow_providers(&Script::random(&mut random)).await?;
     }
     Ok(())
+}
+
+struct Bench {
+    clusters: Clusters,
+    active: Region,
+}
+
+impl Bench {
+    /// Moves the application to the other region while a customer sends.
+    async fn switch(&mut self, rate: u32) -> Result<([RunReport; 2], Verdict)> {
+        let customer =
+            Customer::start(&self.clusters.facts, &CustomerOptions { rate, ..CustomerOptions::default() })?;
+        customer.answered(u64::from(rate)).await?;
+        self.active = self.active.peer();
+        let choices = Choices { reason: "benchmark".into(), ..Choices::active(self.active) };
+        let parts = run::switch(&self.clusters, &choices).await?;
+        customer.answered_more(u64::from(rate)).await?;
+        Ok((parts, customer.finish().await?))
+    }
+
+    async fn with_slow_providers(&mut self, script: &Script) -> Result<()> {
+        let lab = self.clusters.facts.lab();
+        control::request(&lab, "PATCH", "/faults", &script.faults().to_string())?;
+        let measured = self.switch(QUIET_RATE).await;
+        control::request(&lab, "PUT", "/faults", "{}")?;
+        let (parts, verdict) = measured?;
+        let (total, chain) = (total(&parts), script.chain(&parts, moving_the_servers(&lab)?));
+        println!(
+            "  {script}: {total:.2} s in all, chain {chain:.2} s, ratio {:.3} (+{:.2} s); {}",
+            total / chain,
+            total - chain,
+            words(&verdict)
+        );
+        Ok(())
+    }
+}
+
+/// How slow the providers are, in seconds.
+struct Script {
+    /// A routing control's change on its way to the endpoints that did not take it.
+    propagation: f64,
+    /// From the acceptance of a switchover to its beginning.
+    switchover: f64,
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "controls {:.1} s, switchover {:.1} s", self.propagation, self.switchover)
+    }
+}
+
+impl Script {
+    fn random(random: &mut StdRng) -> Self {
+        Self { propagation: random.random_range(0.0..10.0), switchover: random.random_range(0.0..30.0) }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousand milliseconds")]
+    fn faults(&self) -> Value {
+        let milliseconds = (self.propagation * 1_000.0) as u64;
+        json!({
+            "propagation": {"min_ms": milliseconds, "mean_ms": milliseconds, "max_ms": milliseconds},
+            "switchover": {"before_effect_seconds": self.switchover},
+        })
+    }
+
+    /// The longest chain of waits for others: routing controls and switchover as scripted, with the time that moving
+    /// the real servers took (`moving`); pods and hooks as the run shows them.
+    fn chain(&self, parts: &[RunReport; 2], moving: f64) -> f64 {
+        let step = |kind| length(parts, kind);
+        let warm = step(StepKind::ScaleActive) + step(StepKind::HookPreWarm);
+        let empty = self.propagation + HOLD;
+        let moved = self.propagation.max(self.switchover + moving);
+        let open = step(StepKind::HookAfterGrant) + self.propagation + step(StepKind::HookProbe);
+        warm + empty + moved + open + self.propagation + TTL + step(StepKind::HookAfterOpen)
+    }
+}
+
+/// How long the real servers took to stop and to promote in the last switchover, by the simulator's own record.
+fn moving_the_servers(lab: &Lab) -> Result<f64> {
+    let state: Value = serde_json::from_str(&control::request(lab, "GET", "/state", "")?)?;
+    let commands = state
+        .pointer("/global_clusters/0/last_switchover/commands")
+        .and_then(Value::as_array)
+        .context("the simulator's state shows no switchover")?;
+    let moving = commands.iter().filter(|command| command["role"] != "follow");
+    Ok(moving.filter_map(|command| command["milliseconds"].as_f64()).sum::<f64>() / 1_000.0)
+}
+
+fn words(verdict: &Verdict) -> String {
+    format!(
+        "customers waited {:.2} s; sent {}, lost {}, doubled {}",
+        verdict.unavailable_seconds, verdict.sent, verdict.lost, verdict.doubled
+    )
 }
 
 fn total(parts: &[RunReport; 2]) -> f64 {
@@ -85,14 +185,9 @@ fn total(parts: &[RunReport; 2]) -> f64 {
     start.zip(end).map_or(0.0, |(start, end)| timeline::seconds(start, end))
 }
 
-fn chain(parts: &[RunReport; 2]) -> f64 {
-    let length = |kind: &StepKind| -> f64 {
-        let steps = parts.iter().flat_map(|part| &part.steps);
-        let ended = steps
-            .filter(|step| step.step == *kind)
-            .filter_map(|step| Some((step.started_at, step.finished_at?)));
-        ended.map(|(start, end)| timeline::seconds(start, end)).fold(0.0, f64::max)
-    };
-    let links = CHAIN.iter().map(|side_by_side| side_by_side.iter().map(length).fold(0.0, f64::max));
-    links.sum::<f64>() + HOLD_AND_TTL
+/// The longest time that a step of this kind took on either side.
+fn length(parts: &[RunReport; 2], kind: StepKind) -> f64 {
+    let steps = parts.iter().flat_map(|part| &part.steps).filter(|step| step.step == kind);
+    let ended = steps.filter_map(|step| Some((step.started_at, step.finished_at?)));
+    ended.map(|(start, end)| timeline::seconds(start, end)).fold(0.0, f64::max)
 }
