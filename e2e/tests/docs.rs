@@ -1,9 +1,24 @@
-//! The documents point to what exists: links between pages, and the files of the architecture's table.
+//! The documents point to what exists: links between pages, the files of the architecture's table, and commands whose
+//! verbs, flags and objects are real.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the failure of the test")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure here is the failure of the test"
+)]
+
+#[path = "docs/commands.rs"]
+mod commands;
+#[path = "docs/kubectl.rs"]
+mod kubectl;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use commands::{Command, commands};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -18,6 +33,20 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
+}
+
+/// Every page of the repository that is not generated.
+fn all_pages() -> Vec<PathBuf> {
+    let root = repository();
+    let mut all = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    for folder in ["docs", "e2e", "operator", "charts"] {
+        pages(&root.join(folder), &mut all);
+    }
+    all
+}
+
+fn documented() -> Vec<Command> {
+    commands(&repository(), &all_pages())
 }
 
 /// Targets of `[text](target)` that are files of this repository.
@@ -42,11 +71,8 @@ fn expand(pattern: &str) -> Vec<String> {
 
 #[test]
 fn every_link_between_pages_leads_somewhere() {
-    let root = repository();
-    let mut all = vec![root.join("CONTRIBUTING.md")];
-    pages(&root.join("docs"), &mut all);
     let mut checked = 0;
-    for page in all {
+    for page in all_pages() {
         for target in links(&fs::read_to_string(&page).unwrap()) {
             let file = page.parent().unwrap().join(&target);
             assert!(file.exists(), "{} links to {target}, which does not exist", page.display());
@@ -66,4 +92,72 @@ fn every_file_of_the_architecture_table_exists() {
     let missing: Vec<String> =
         named.into_iter().flat_map(expand).filter(|file| !root.join(file).exists()).collect();
     assert!(missing.is_empty(), "the table names what does not exist: {missing:?}");
+}
+
+/// Help and version count as understood, and so does a verb alone: the text speaks of the command.
+fn refusal(arguments: &[String], result: Result<(), clap::Error>) -> Option<String> {
+    let error = result.err()?;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => None,
+        ErrorKind::MissingRequiredArgument if arguments.len() == 1 => None,
+        _ => Some(error.to_string()),
+    }
+}
+
+#[test]
+fn every_command_of_the_plugin_in_the_pages_is_one_that_it_takes() {
+    let mut checked = 0;
+    for command in documented() {
+        let Some(arguments) = command.arguments_of(&["kubectl", "region"]) else { continue };
+        let words = ["kubectl-region"].into_iter().chain(arguments.iter().map(String::as_str));
+        let refused = refusal(arguments, kubectl_region::Cli::try_parse_from(words).map(drop));
+        assert_eq!(refused, None, "{}", command.title());
+        checked += 1;
+    }
+    assert!(checked >= 25, "only {checked} commands were found");
+}
+
+#[test]
+fn every_task_in_the_pages_is_one_that_xtask_takes() {
+    let mut checked = 0;
+    for command in documented() {
+        let Some(arguments) = command.arguments_of(&["cargo", "xtask"]) else { continue };
+        let words = ["cargo xtask"].into_iter().chain(arguments.iter().map(String::as_str));
+        let refused = refusal(arguments, xtask::command().try_get_matches_from(words).map(drop));
+        assert_eq!(refused, None, "{}", command.title());
+        checked += 1;
+    }
+    assert!(checked >= 15, "only {checked} commands were found");
+}
+
+/// With `--help` kubectl reads all flags, refuses those it does not know, and asks no cluster.
+fn kubectl_refuses(program: &Path, arguments: &[String], verb: &str) -> Option<String> {
+    let mut command = process::Command::new(program);
+    let output = command.args(arguments).arg("--help").env("KUBECONFIG", "/dev/null").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    let understood = output.status.success() && said.contains(&format!("\n  kubectl {verb}"));
+    (!understood).then_some(said)
+}
+
+#[test]
+fn every_call_of_kubectl_in_the_pages_names_flags_and_objects_that_exist() {
+    let program = lab::binaries::ensure(None).and_then(|all| all.path("kubectl")).unwrap();
+    let installed = kubectl::Installed::read(&repository());
+    assert!(installed.kinds().contains("Deployment"), "{:?}", installed.kinds());
+    let mut checked = 0;
+    for command in documented() {
+        if let Some([template]) = command.arguments_of(&["field"]) {
+            assert_eq!(installed.unknown_fields(template), [""; 0], "{}", command.title());
+        }
+        let Some(arguments) = command.arguments_of(&["kubectl"]) else { continue };
+        if arguments[0] == "region" {
+            continue;
+        }
+        let call = kubectl::Call::new(arguments);
+        assert_eq!(installed.faults(&call), [""; 0], "{} {call:?}", command.title());
+        assert_eq!(kubectl_refuses(&program, arguments, &call.verb), None, "{}", command.title());
+        checked += 1;
+    }
+    assert!(checked >= 35, "only {checked} calls were found");
 }
