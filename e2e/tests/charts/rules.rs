@@ -189,21 +189,6 @@ pub(crate) fn alerts(objects: &[Value]) -> Vec<&Value> {
         .collect()
 }
 
-/// Names of our metrics in an expression.
-pub(crate) fn metric_names(expression: &str) -> Vec<String> {
-    expression
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(|word| word.starts_with("region_"))
-        .map(|word| word.strip_suffix("_total").unwrap_or(word).to_owned())
-        .collect()
-}
-
-/// The text between two marks.
-pub(crate) fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    let rest = text.split_once(start)?.1;
-    Some(rest.split_once(end)?.0)
-}
-
 /// Keys without a description, and objects that accept unknown keys. Two values are open on purpose: `global` belongs
 /// to Helm, and `tradingRegion.spec` is checked by the API server.
 pub(crate) fn schema_faults(schema: &Value) -> Vec<String> {

@@ -188,3 +188,42 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::decide::Remaining;
+    use crate::status::SharedStatus;
+
+    /// Also what the tests of the alerts take for a healthy keeper (`e2e/tests/alerts.rs`).
+    const HOLDING: &str = include_str!("../tests/golden/holding.txt");
+
+    #[test]
+    fn a_keeper_that_holds_shows_what_alerts_are_made_from() {
+        let now = Instant::now();
+        let status = SharedStatus::new("trade-matching", now);
+        status.update(|status| {
+            status.holder = Some(true);
+            status.remaining = Some((Remaining::For(Duration::from_secs(19)), now));
+            status.renewed = Some(now);
+        });
+        let endpoint = EndpointHealth {
+            region: "us-east-1".to_owned(),
+            latency: Some(Duration::from_millis(250)),
+            last_success: Some(now),
+            last_error: None,
+            successes: 7,
+            failures: 1,
+        };
+        let metrics = Metrics::new(["trade-matching"]);
+        metrics.renewal("trade-matching", "renewed");
+        metrics.refresh(&status.snapshot(), &[endpoint], now);
+        let text = metrics.text();
+        // Series of one name come in no order.
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(lines(&text), lines(HOLDING), "{text}");
+    }
+}
