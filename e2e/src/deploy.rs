@@ -1,16 +1,14 @@
 //! Both charts in both clusters, installed with Helm as a user would.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
 use lab::{Facts, Region};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use crate::clusters::{APPLICATION, NAMESPACE, OPERATOR_NAMESPACE};
-use crate::timeouts::{INSTALL, stretched};
+use crate::helm::Release;
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
@@ -34,8 +32,12 @@ pub async fn install(facts: &Facts) -> Result<()> {
 /// # Errors
 /// As [`install`].
 pub async fn operator(facts: &Facts, region: Region) -> Result<()> {
-    let values = operator_values(facts, region);
-    helm_install(facts, region, OPERATOR_NAMESPACE, "trading-region-operator", "operator.yaml", &values).await
+    let pods = annotations(facts, region, "localhost/trading-region-operator:dev").await?;
+    let values = operator_values(facts, region, &pods);
+    let chart = "trading-region-operator";
+    Install { region, namespace: OPERATOR_NAMESPACE, chart, shared: "operator.yaml" }
+        .with(facts, &values)
+        .await
 }
 
 /// Installs or upgrades the application in one cluster.
@@ -44,15 +46,20 @@ pub async fn operator(facts: &Facts, region: Region) -> Result<()> {
 /// As [`install`].
 pub async fn application(facts: &Facts, region: Region) -> Result<()> {
     let place = &facts.regions[&region];
+    let stage =
+        json!({"podAnnotations": annotations(facts, region, "localhost/trading-services:dev").await?});
     let values = json!({
         "region": region.name(),
         "database": {"host": place.address.to_string()},
         "broker": {"url": place.broker_url},
+        "stages": {"inbound": stage, "ingestion": stage, "core": stage},
     });
-    helm_install(facts, region, NAMESPACE, "trading", "trading.yaml", &values).await
+    Install { region, namespace: NAMESPACE, chart: "trading", shared: "trading.yaml" }
+        .with(facts, &values)
+        .await
 }
 
-fn operator_values(facts: &Facts, region: Region) -> Value {
+fn operator_values(facts: &Facts, region: Region, pods: &Value) -> Value {
     let place = &facts.regions[&region];
     let both = Region::ALL.map(|region| (region.name().to_owned(), json!(facts.aws.rds_url)));
     json!({
@@ -63,7 +70,9 @@ fn operator_values(facts: &Facts, region: Region) -> Value {
             "peerSecret": format!("{APPLICATION}-peer-{}", region.peer()),
         }],
         "aws": {"rdsEndpoints": serde_json::Map::from_iter(both), "arcConfigEndpoint": facts.aws.rds_url},
+        "operator": {"podAnnotations": pods},
         "keeper": {
+            "podAnnotations": pods,
             "arcEndpoints": facts.aws.arc_endpoints,
             "apps": [{
                 "app": APPLICATION,
@@ -75,39 +84,42 @@ fn operator_values(facts: &Facts, region: Region) -> Value {
     })
 }
 
-async fn helm_install(
-    facts: &Facts,
+/// One chart in one cluster.
+struct Install<'a> {
     region: Region,
-    namespace: &str,
-    chart: &str,
-    shared_values: &str,
-    values: &Value,
-) -> Result<()> {
-    let file = facts.lab().folder().join(format!("values-{chart}-{region}.json"));
-    tokio::fs::write(&file, values.to_string())
-        .await
-        .with_context(|| format!("writing {}", file.display()))?;
-    let root = repository();
-    let timeout = format!("{}s", stretched(INSTALL).as_secs());
-    let output = Command::new(&facts.programs["helm"])
-        .args(["upgrade", "--install", chart])
-        .arg(root.join("charts").join(chart))
-        .args(["--namespace", namespace, "--wait", "--timeout", &timeout])
-        .arg("--kubeconfig")
-        .arg(&facts.regions[&region].kubeconfig)
-        .arg("--values")
-        .arg(root.join("e2e/values").join(shared_values))
-        .arg("--values")
-        .arg(&file)
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .context("running helm")?;
-    if !output.status.success() {
-        bail!(
-            "helm could not install {chart} in {region}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+    namespace: &'a str,
+    /// Folder and release name.
+    chart: &'a str,
+    /// File of `e2e/values` that both regions share.
+    shared: &'a str,
+}
+
+impl Install<'_> {
+    /// Installs or upgrades with the shared values and this region's own.
+    async fn with(&self, facts: &Facts, values: &Value) -> Result<()> {
+        let Self { region, chart, .. } = *self;
+        let own = facts.lab().folder().join(format!("values-{chart}-{region}.json"));
+        tokio::fs::write(&own, values.to_string())
+            .await
+            .with_context(|| format!("writing {}", own.display()))?;
+        let root = repository();
+        let release = Release {
+            helm: &facts.programs["helm"],
+            kubeconfig: &facts.regions[&region].kubeconfig,
+            namespace: self.namespace,
+            name: chart,
+        };
+        let shared = root.join("e2e/values").join(self.shared);
+        let installed = release.upgrade(&root.join("charts").join(chart), &[&shared, &own]).await;
+        installed.with_context(|| format!("installing {chart} in {region}"))
     }
-    Ok(())
+}
+
+/// Annotations of pods that change with the content of an image: its name stays the same when its programs are built
+/// anew, and pods of the old content would stay.
+async fn annotations(facts: &Facts, region: Region, image: &'static str) -> Result<Value> {
+    let lab = facts.lab();
+    let key = tokio::task::spawn_blocking(move || lab::image_key(&lab, region, image)).await??;
+    let key = key.with_context(|| format!("{region} has not loaded {image}; build the workspace first"))?;
+    Ok(json!({"trading.lab/image": key}))
 }

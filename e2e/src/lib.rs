@@ -4,6 +4,7 @@
 pub mod clusters;
 pub mod customer;
 pub mod deploy;
+pub mod helm;
 pub mod object;
 pub mod run;
 pub mod timeline;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Helm install or upgrade of one chart, its hooks and readiness included.
 pub const INSTALL: Duration = Duration::from_secs(240);
+/// What a program gets beyond the limit that it keeps itself.
+pub const MARGIN: Duration = Duration::from_secs(30);
 /// From applying the object in both clusters to an active region.
 pub const START: Duration = Duration::from_secs(120);
 /// A planned switch, from the change of the spec to the end of the run on both sides.

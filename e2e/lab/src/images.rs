@@ -56,7 +56,7 @@ fn archive(folder: &Path, name: &str, programs: &[PathBuf]) -> Result<PathBuf> {
         parts.push(fingerprint(program)?);
     }
     let key = cache::key(parts.iter().map(String::as_bytes));
-    let file_name = name.replace(['/', ':'], "_");
+    let file_name = file_name(name);
     let target = folder.join(format!("{file_name}-{key}.tar"));
     let _lock = cache::lock(&folder.join(format!(".{file_name}.lock")))?;
     if target.exists() {
@@ -75,6 +75,19 @@ fn archive(folder: &Path, name: &str, programs: &[PathBuf]) -> Result<PathBuf> {
     fs::rename(&archive, &target).map_err(Error::file("rename to", &target))?;
     remove_folder(&work)?;
     Ok(target)
+}
+
+fn file_name(image: &str) -> String {
+    image.replace(['/', ':'], "_")
+}
+
+/// The key of an image's content, which its archive has in its name.
+pub(crate) fn key_of(archives: &[PathBuf], image: &str) -> Option<String> {
+    let beginning = format!("{}-", file_name(image));
+    archives
+        .iter()
+        .filter_map(|archive| archive.file_stem()?.to_str())
+        .find_map(|name| name.strip_prefix(&beginning).map(str::to_owned))
 }
 
 /// Path, size and time of change: enough to see that a program was built anew.
@@ -182,6 +195,14 @@ fn tar(folder: &Path, target: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_of_an_image_is_read_from_its_own_archive() {
+        let archives =
+            ["/i/localhost_pause_1-aa.tar", "/i/localhost_trading-services_dev-b1.tar"].map(PathBuf::from);
+        assert_eq!(key_of(&archives, "localhost/trading-services:dev").as_deref(), Some("b1"));
+        assert_eq!(key_of(&archives, "localhost/trading:dev"), None);
+    }
 
     #[test]
     fn libraries_are_read_from_both_kinds_of_lines_of_ldd() {

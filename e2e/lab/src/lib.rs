@@ -42,4 +42,4 @@ pub use network::enter;
 pub use process::{ProcessStatus, log_file, status};
 pub use region::{AwsPlace, Place, Region};
 pub use simulator::{APPLICATION, AwsNames};
-pub use up::{Options, up};
+pub use up::{Options, image_key, up};

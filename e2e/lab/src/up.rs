@@ -90,12 +90,29 @@ fn is_up(lab: &Lab) -> Result<bool> {
 
 /// Loads those archives whose name (it holds a key of the content) was not loaded before.
 fn import_changed(cluster: &Cluster<'_>, archives: &[PathBuf]) -> Result<()> {
-    let file = cluster.lab.place(cluster.region).join("images.json");
-    let loaded: Vec<PathBuf> = if file.exists() { read_json(&file)? } else { Vec::new() };
+    let loaded = loaded_images(cluster.lab, cluster.region)?;
     let changed: Vec<PathBuf> =
         archives.iter().filter(|archive| !loaded.contains(archive)).cloned().collect();
     kubernetes::node::import(cluster, &changed)?;
-    write_json(&file, &archives)
+    write_json(&images_file(cluster.lab, cluster.region), &archives)
+}
+
+fn images_file(lab: &Lab, region: Region) -> PathBuf {
+    lab.place(region).join("images.json")
+}
+
+fn loaded_images(lab: &Lab, region: Region) -> Result<Vec<PathBuf>> {
+    let file = images_file(lab, region);
+    if file.exists() { read_json(&file) } else { Ok(Vec::new()) }
+}
+
+/// The key of the content of an image that a region has loaded: another one once a program of it was built anew, though
+/// the image's name stays. `None` when the region has no such image.
+///
+/// # Errors
+/// When the list of what was loaded cannot be read.
+pub fn image_key(lab: &Lab, region: Region, image: &str) -> Result<Option<String>> {
+    Ok(images::key_of(&loaded_images(lab, region)?, image))
 }
 
 /// The simulator calls the lab's commands; a copy of the program stays the same while the original is rebuilt.
@@ -169,7 +186,7 @@ impl Parts<'_> {
                 running.push(scope.spawn(move || {
                     part(&format!("Kubernetes of {region}"), || {
                         self.cluster(region).up(self.archives)?;
-                        write_json(&self.lab.place(region).join("images.json"), &self.archives)
+                        write_json(&images_file(self.lab, region), &self.archives)
                     })
                 }));
                 running.push(scope.spawn(move || {
