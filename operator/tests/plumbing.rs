@@ -235,12 +235,13 @@ async fn operator(server: &ApiServer) -> Arc<Operator> {
     let timeouts = CallTimeouts { connect: deadline, attempt: deadline };
     let access = AwsAccess::new(CredentialSource::Keys(keys), None, timeouts).await.unwrap();
     let me = Region::from("us-east-1");
+    let nowhere = ApiEndpoints { arc_config: Some("https://127.0.0.1:9".to_owned()), ..Default::default() };
     Arc::new(Operator {
         me: me.clone(),
         workloads: Workloads::start(&client).0,
         peers: Arc::new(Peers::new(Arc::clone(&secrets), wish.clone())),
         hooks: HookBoard::new(client.clone(), wish),
-        sources: SourceBook::new(me, secrets, access, ApiEndpoints::default(), deadline),
+        sources: SourceBook::new(me, secrets, access, nowhere, deadline),
         events: Events::start(client.clone(), "test", "test"),
         metrics: Arc::new(Metrics::default()),
         backoff: Backoff::default(),
