@@ -139,7 +139,6 @@ where
     Ok(version)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn text(error: impl std::error::Error + 'static) -> String {
     crate::error::chain(&error)
 }

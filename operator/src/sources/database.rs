@@ -261,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn an_endless_lease_shows_whether_and_how_far_its_end_comes_back() {
+        for (way_back, validity) in [
+            (WayBack::None, Validity::Unlimited),
+            (WayBack::Open, Validity::HandedBack),
+            (WayBack::Asked, Validity::LimitAsked),
+        ] {
+            let mut endless = reading(ValidUntil::Infinity, false);
+            endless.row.as_mut().unwrap().way_back = way_back;
+            assert_eq!(seen(endless).lease.unwrap().validity, validity);
+        }
+    }
+
+    #[test]
     fn what_is_left_of_a_lease_is_never_negative_and_without_a_limit_there_is_none() {
         assert_eq!(
             seen(reading(ValidUntil::At(at(115)), false)).remaining,
