@@ -34,8 +34,8 @@ pub struct Selector {
     pub match_labels: BTreeMap<String, String>,
 }
 
-/// Size of an active Deployment. The wanted number is the annotation `regions.trading.dev/active-replicas` or the
-/// last that was seen; never below the floor.
+/// Size of an active Deployment. The wanted number is the annotation `regions.trading.dev/active-replicas`, or else what
+/// the active region has when the application moves; never below the floor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Active {

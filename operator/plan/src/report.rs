@@ -1,6 +1,8 @@
 //! What each side says of itself in its own copy's status. Each operator writes only its own report, by
 //! compare-and-set on the object's resourceVersion; the other side reads it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,10 @@ pub struct SideReport {
     pub region: Region,
     /// The highest epoch that this side ever saw or was about to grant. Written before the grant.
     pub highest_epoch: Epoch,
+    /// Replicas of each Deployment when this side was last steady and active: what the other side needs to carry the
+    /// same load.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sizes: BTreeMap<String, i32>,
     /// The run that this side takes part in, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunReport>,
@@ -162,6 +168,11 @@ impl RunReport {
 }
 
 impl SideReport {
+    /// The report of a side that has none yet.
+    pub fn new(region: &Region) -> Self {
+        Self { region: region.clone(), highest_epoch: Epoch(0), sizes: BTreeMap::new(), run: None }
+    }
+
     /// The run that is still open here.
     pub fn open_run(&self) -> Option<&RunReport> {
         self.run.as_ref().filter(|run| !run.mark.ended())

@@ -289,7 +289,7 @@ fn an_object_that_follows_a_deleted_one_takes_the_lease_under_renewal_again_once
         universe.sides[index].deleting = false;
         universe.sides[index].finalizer = true;
         universe.sides[index].report =
-            SideReport { region: region(index), highest_epoch: Epoch(0), run: None };
+            SideReport::new(&region(index));
     }
     let app = ControlKey { role: ControlRole::App, region: region(0) };
     let plan = universe.plan(0);

@@ -50,7 +50,7 @@ mod tests {
         let (a, b) = (Region::from("us-east-1"), Region::from("us-west-2"));
         let run = mark
             .map(|mark| RunReport::open(RunId(Uuid::nil()), &a, &b, Epoch(1), mark, Timestamp::UNIX_EPOCH));
-        SideReport { region: a, highest_epoch: Epoch(1), run }
+        SideReport { highest_epoch: Epoch(1), run, ..SideReport::new(&a) }
     }
 
     fn lease(holder: &str) -> LeaseView {

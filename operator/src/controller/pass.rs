@@ -156,6 +156,12 @@ impl Pass<'_> {
         let mut side = self.seen.world.mine.clone();
         let row = self.seen.world.lease.get().and_then(Option::as_ref);
         side.highest_epoch = side.highest_epoch.max(row.map_or(Epoch(0), |row| row.epoch));
+        let active = row.and_then(|row| row.holder.as_ref()) == Some(&self.operator.me);
+        if let Some(workloads) =
+            self.seen.world.workloads.get().filter(|_| active && side.open_run().is_none())
+        {
+            side.sizes = workloads.items.iter().map(|item| (item.name.clone(), item.replicas)).collect();
+        }
         for (kind, took) in prove(&mut side, &self.plan.proved, self.now) {
             teller.proved(kind, took);
             self.operator.metrics.step_proved(kind, Duration::try_from(took).unwrap_or_default());
@@ -237,8 +243,9 @@ impl Pass<'_> {
 /// The report of a record step, with the times of steps that are known by now.
 fn with_record(side: SideReport, run: &RunReport, highest_epoch: Epoch) -> SideReport {
     let mut run = run.clone();
-    run.steps = side.run.filter(|known| known.id == run.id).map(|known| known.steps).unwrap_or_default();
-    SideReport { region: side.region, highest_epoch: side.highest_epoch.max(highest_epoch), run: Some(run) }
+    let known = side.run.as_ref().filter(|known| known.id == run.id);
+    run.steps = known.map(|known| known.steps.clone()).unwrap_or_default();
+    SideReport { highest_epoch: side.highest_epoch.max(highest_epoch), run: Some(run), ..side }
 }
 
 /// Steps are part of an open run; the record that ends a run is part of it too.

@@ -15,7 +15,7 @@ use crds::TradingRegion;
 use jiff::SignedDuration;
 use kube::ResourceExt;
 use region_plan::{
-    Broker, ControlKey, ControlState, Epoch, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId,
+    Broker, ControlKey, ControlState, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId,
     SideReport, World,
 };
 use tokio::time::Instant;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 pub use drain::Samples;
 pub use needs::{Questions, needs};
 pub use workloads::Rival;
+use workloads::Wanted;
 
 use crate::apply::HookBoard;
 use crate::cluster::{PeerCopy, Peers};
@@ -98,6 +99,14 @@ impl Observer<'_> {
             Fact::Unknown { why } => Fact::unknown(why),
         };
         let hook_results = mine.run.as_ref().map(|run| self.hooks.results(run.id)).unwrap_or_default();
+        let holder = database.get().and_then(|seen| seen.lease.as_ref()?.holder.as_ref());
+        let elsewhere = peer_report.get().and_then(Option::as_ref).filter(|_| holder != Some(self.me));
+        let workloads = workloads::observe(
+            self.workloads,
+            &Wanted { object, rivals, elsewhere: elsewhere.map(|report| &report.sizes) },
+            clock::now(),
+            intent.limits.fact_age,
+        );
         let world = World {
             mine,
             peer: peer_report,
@@ -107,13 +116,7 @@ impl Observer<'_> {
             controls,
             refused: sources.refused.all(),
             guarded: sources.rules.last(),
-            workloads: workloads::observe(
-                self.workloads,
-                object,
-                rivals,
-                clock::now(),
-                intent.limits.fact_age,
-            ),
+            workloads,
             broker,
             drain,
             hook_results,
@@ -153,7 +156,7 @@ impl Observer<'_> {
 /// My own report as last written, or an empty one.
 pub fn own_report(me: &Region, object: &TradingRegion) -> SideReport {
     let written = object.status.as_ref().and_then(|status| status.side.clone());
-    written.unwrap_or_else(|| SideReport { region: me.clone(), highest_epoch: Epoch(0), run: None })
+    written.unwrap_or_else(|| SideReport::new(me))
 }
 
 async fn database(sources: &Sources) -> Fact<Seen> {

@@ -35,7 +35,7 @@ mod tests {
             mark,
             Timestamp::UNIX_EPOCH,
         );
-        SideReport { region: Region::from("a"), highest_epoch: Epoch(1), run: Some(run) }
+        SideReport { run: Some(run), ..SideReport::new(&Region::from("a")) }
     }
 
     #[test]
@@ -44,7 +44,7 @@ mod tests {
         for mark in [Mark::Accepted, Mark::Proposed] {
             assert!(needs(&me, &report("a", "b", mark)).drain, "{mark:?}");
         }
-        let without_run = SideReport { region: me.clone(), highest_epoch: Epoch(0), run: None };
+        let without_run = SideReport::new(&me);
         assert!(needs(&me, &without_run).drain);
         assert!(needs(&me, &report("a", "b", Mark::Finished)).drain, "an ended run is no run");
     }

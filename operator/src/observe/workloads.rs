@@ -29,20 +29,26 @@ impl Rival {
     }
 }
 
+/// What decides which Deployments are selected, and how large they should be.
+pub(super) struct Wanted<'a> {
+    pub(super) object: &'a TradingRegion,
+    pub(super) rivals: &'a [Rival],
+    /// Their counts in the other region, unless this one is active.
+    pub(super) elsewhere: Option<&'a BTreeMap<String, i32>>,
+}
+
 /// The Deployments that this object selects, without those that an older object selects too, as of when the cache was last
 /// known to be complete.
 pub(super) fn observe(
     cache: &Cache,
-    object: &TradingRegion,
-    rivals: &[Rival],
+    wanted: &Wanted<'_>,
     now: Timestamp,
     oldest: SignedDuration,
 ) -> Fact<Workloads> {
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    let selector = &object.spec.workloads.selector.match_labels;
+    let namespace = wanted.object.metadata.namespace.as_deref().unwrap_or_default();
+    let selector = &wanted.object.spec.workloads.selector.match_labels;
     let selected = cache.selected(namespace, selector);
-    known(selected, now, oldest)
-        .map(|found| sum_up(object, rivals, &found, |name| cache.autoscaled(namespace, name)))
+    known(selected, now, oldest).map(|found| sum_up(wanted, &found, |name| cache.autoscaled(namespace, name)))
 }
 
 /// A broken watch's last state is told with its age while it may still be used, and then with what is broken.
@@ -60,34 +66,30 @@ fn known(
     }
 }
 
-fn sum_up(
-    object: &TradingRegion,
-    rivals: &[Rival],
-    selected: &[Arc<Deployment>],
-    autoscaled: impl Fn(&str) -> bool,
-) -> Workloads {
-    let age = Rival::of(object).age;
-    let older: Vec<&Rival> = rivals.iter().filter(|rival| rival.age < age).collect();
+fn sum_up(wanted: &Wanted<'_>, selected: &[Arc<Deployment>], autoscaled: impl Fn(&str) -> bool) -> Workloads {
+    let age = Rival::of(wanted.object).age;
+    let older: Vec<&Rival> = wanted.rivals.iter().filter(|rival| rival.age < age).collect();
     let mut found = Workloads::default();
     for deployment in selected {
         let taken = |rival: &&Rival| rival.selector.iter().all(|(k, v)| deployment.labels.get(k) == Some(v));
         if older.iter().any(taken) {
             found.conflicts.push(deployment.name.clone());
         } else {
-            found.items.push(workload(object, deployment, autoscaled(&deployment.name)));
+            found.items.push(workload(wanted, deployment, autoscaled(&deployment.name)));
         }
     }
     found
 }
 
-fn workload(object: &TradingRegion, deployment: &Deployment, autoscaled: bool) -> Workload {
-    let wanted = &object.spec.workloads;
+fn workload(wanted: &Wanted<'_>, deployment: &Deployment, autoscaled: bool) -> Workload {
     let annotated = deployment.active_replicas.as_deref().and_then(|text| text.parse::<i32>().ok());
+    let elsewhere = wanted.elsewhere.and_then(|sizes| sizes.get(&deployment.name).copied());
+    let wanted = &wanted.object.spec.workloads;
     Workload {
         name: deployment.name.clone(),
         uid: deployment.uid.clone(),
         tier: deployment.labels.get(TIER_LABEL).and_then(|text| text.parse().ok()).unwrap_or_default(),
-        active_replicas: annotated.unwrap_or(deployment.replicas).max(wanted.active.floor),
+        active_replicas: annotated.or(elsewhere).unwrap_or(deployment.replicas).max(wanted.active.floor),
         standby_replicas: wanted.standby.replicas,
         replicas: deployment.replicas,
         ready: deployment.ready,
@@ -118,6 +120,10 @@ mod tests {
         Rival { age: (Timestamp::from_second(created).ok(), name.to_owned()), ..Rival::of(&example()) }
     }
 
+    fn alone(object: &TradingRegion) -> Wanted<'_> {
+        Wanted { object, rivals: &[], elsewhere: None }
+    }
+
     fn object(created: i64) -> TradingRegion {
         let mut object = example();
         let at = Timestamp::from_second(created).unwrap();
@@ -142,9 +148,10 @@ mod tests {
     #[test]
     fn the_older_object_keeps_a_deployment_that_both_select() {
         let selected = [deployment("core", 1, None)];
-        let newer = sum_up(&object(20), &[rival(10, "other")], &selected, |_| false);
+        let rivals = [rival(10, "other")];
+        let newer = sum_up(&Wanted { rivals: &rivals, ..alone(&object(20)) }, &selected, |_| false);
         assert_eq!((newer.items.len(), newer.conflicts), (0, vec!["core".to_owned()]));
-        let older = sum_up(&object(5), &[rival(10, "other")], &selected, |_| false);
+        let older = sum_up(&Wanted { rivals: &rivals, ..alone(&object(5)) }, &selected, |_| false);
         assert_eq!((older.items.len(), older.conflicts.len()), (1, 0));
     }
 
@@ -152,8 +159,9 @@ mod tests {
     fn the_wanted_number_is_the_annotation_but_never_below_the_floor() {
         let mut object = object(1);
         object.spec.workloads.active.floor = 2;
+        let wanted = alone(&object);
         let replicas =
-            |annotated| workload(&object, &deployment("core", 0, annotated), false).active_replicas;
+            |annotated| workload(&wanted, &deployment("core", 0, annotated), false).active_replicas;
         assert_eq!(replicas(Some("5")), 5);
         assert_eq!(replicas(Some("1")), 2);
         assert_eq!(replicas(Some("many")), 2);
@@ -161,7 +169,19 @@ mod tests {
     }
 
     #[test]
+    fn without_an_annotation_a_standby_wants_what_the_active_region_has() {
+        let object = object(1);
+        let sizes = BTreeMap::from([("core".to_owned(), 7)]);
+        let wanted = Wanted { elsewhere: Some(&sizes), ..alone(&object) };
+        let replicas =
+            |name, annotated| workload(&wanted, &deployment(name, 0, annotated), false).active_replicas;
+        assert_eq!(replicas("core", None), 7);
+        assert_eq!(replicas("core", Some("3")), 3);
+        assert_eq!(replicas("inbound", None), 1, "not told of: the floor");
+    }
+
+    #[test]
     fn a_deployment_whose_controller_lags_is_not_current() {
-        assert!(!workload(&object(1), &deployment("core", 1, None), false).current);
+        assert!(!workload(&alone(&object(1)), &deployment("core", 1, None), false).current);
     }
 }

@@ -45,7 +45,7 @@ struct Scene {
 
 fn scene() -> Scene {
     let object = example();
-    let side = SideReport { region: region("us-east-1"), highest_epoch: Epoch(4), run: None };
+    let side = SideReport { highest_epoch: Epoch(4), ..SideReport::new(&region("us-east-1")) };
     let world = World {
         mine: side.clone(),
         peer: Fact::known(None, at(100)),

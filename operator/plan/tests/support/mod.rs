@@ -62,7 +62,7 @@ impl Universe {
         let side = |index: usize| Side {
             wanted: Wanted { active: region(0), mode: Mode::Planned, generation: 1, fingerprint: "f".into() },
             deleting: false,
-            report: SideReport { region: region(index), highest_epoch: Epoch(0), run: None },
+            report: SideReport::new(&region(index)),
             workloads: ["core", "inbound"]
                 .map(|name| workload(name, if name == "core" { 0 } else { 1 }))
                 .into(),
