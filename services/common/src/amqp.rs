@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
@@ -11,7 +12,10 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{AsyncTcpStream, BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{
+    AsyncTcpStream, BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    ConnectionStatus,
+};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -197,13 +201,16 @@ struct Link {
 pub struct Broker {
     config: BrokerConfig,
     link: Mutex<Link>,
+    /// Of the newest connection. Apart from the link, which is locked for as long as connecting takes.
+    status: std::sync::Mutex<Option<ConnectionStatus>>,
 }
 
 impl Broker {
     /// Does not connect yet.
     pub fn new(config: BrokerConfig) -> Self {
         let backoff = Backoff::new(Duration::from_millis(100), RECONNECT_CAP);
-        Self { config, link: Mutex::new(Link { connection: None, backoff, next_attempt: None }) }
+        let link = Mutex::new(Link { connection: None, backoff, next_attempt: None });
+        Self { config, link, status: std::sync::Mutex::default() }
     }
 
     /// A new channel; connects first if there is no connection.
@@ -221,6 +228,8 @@ impl Broker {
                 Ok(connection) => {
                     link.backoff.reset();
                     link.next_attempt = None;
+                    *self.status.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(connection.status().clone());
                     link.connection = Some(connection);
                 }
                 Err(error) => {
@@ -250,9 +259,10 @@ impl Broker {
         Publisher::on(self.channel().await?, &self.config).await
     }
 
-    /// Whether the connection is up at this moment.
-    pub async fn connected(&self) -> bool {
-        self.link.lock().await.connection.as_ref().is_some_and(|connection| connection.status().connected())
+    /// Whether the connection is up at this moment; waits for nobody.
+    pub fn connected(&self) -> bool {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.as_ref().is_some_and(ConnectionStatus::connected)
     }
 
     /// Closes the connection politely; unacknowledged messages go back to their queues.

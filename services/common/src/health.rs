@@ -4,7 +4,6 @@
 //! own, in `/status` and in the gate's metric.
 
 use std::future::IntoFuture;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -101,16 +100,8 @@ async fn status(State(health): State<Health>) -> Json<Status> {
         reason,
         epoch: gate.grant().map(|grant| grant.epoch()),
         grant: gate.grant().map(|grant| grant.grant_id),
-        broker_connected: health.broker.connected().await,
+        broker_connected: health.broker.connected(),
     })
-}
-
-/// Binds the listener.
-///
-/// # Errors
-/// The address is taken or not ours.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }
 
 /// Serves until shutdown; requests that are under way then have two seconds to finish.

@@ -267,6 +267,8 @@ impl Reactor for Repairing {
 
 #[cfg(test)]
 mod tests {
+    use lapin::protocol::basic::parse_properties;
+
     use super::*;
 
     const CORRELATION_ID: u16 = 1 << 10;
@@ -287,6 +289,12 @@ mod tests {
         [&u32::try_from(content.len()).unwrap().to_be_bytes()[..], &content].concat()
     }
 
+    /// Whether the library can read the properties of this header.
+    fn library_reads(header: &[u8]) -> bool {
+        let properties = &header[FLAGS_AT..header.len() - AFTER];
+        parse_properties(properties).is_ok_and(|(rest, _)| rest.is_empty())
+    }
+
     fn repaired(mut bytes: Vec<u8>) -> (usize, Vec<u8>) {
         let readable = repair(&mut bytes).unwrap();
         (readable, bytes)
@@ -305,7 +313,10 @@ mod tests {
 
     #[test]
     fn a_string_that_is_not_utf_8_is_substituted_and_all_around_it_is_kept() {
-        let (readable, bytes) = repaired(header(CORRELATION_ID | 1 << 7, &[2, b'a', 0xff, 1, b'm']));
+        let broken = header(CORRELATION_ID | 1 << 7, &[2, b'a', 0xff, 1, b'm']);
+        assert!(!library_reads(&broken), "then there is nothing left to repair");
+        let (readable, bytes) = repaired(broken);
+        assert!(library_reads(&bytes));
         assert_eq!(bytes, header(CORRELATION_ID | 1 << 7, &[2, 0x1a, 0x1a, 1, b'm']));
         assert_eq!(readable, bytes.len());
     }
@@ -334,23 +345,62 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_sent_makes_it_fail_or_grow() {
-        let seed: u64 = u64::from(uuid::Uuid::new_v4().as_fields().0) | 1;
+    fn whatever_bytes_the_strings_hold_the_library_can_read_them_afterwards() {
+        let seed = u64::from(uuid::Uuid::new_v4().as_fields().0) | 1;
         eprintln!("seed {seed}");
-        let mut state = seed;
-        let mut byte = || {
-            // xorshift
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_be_bytes()[3]
-        };
-        for _ in 0..20_000 {
-            let properties: Vec<u8> = (0..byte() % 40).map(|_| byte() % 7).collect();
-            let flags = u16::from_be_bytes([byte(), byte() & 0xfc]);
-            let bytes = header(flags, &properties);
+        let mut random = Xorshift(seed);
+        for _ in 0..5_000 {
+            let flags = u16::from_be_bytes([random.byte(), random.byte() & 0xfc]);
+            let mut properties = Vec::new();
+            for (bit, property) in (0..16).rev().zip(PROPERTIES) {
+                if flags & (1 << bit) == 0 {
+                    continue;
+                }
+                let length = match property {
+                    Property::Fixed(length) => length,
+                    Property::Text => usize::from(random.byte() % 6),
+                    Property::Headers => {
+                        let name = random.bytes(3);
+                        properties.extend(entry(&name, b'b', &[0]));
+                        continue;
+                    }
+                };
+                if matches!(property, Property::Text) {
+                    properties.push(u8::try_from(length).unwrap());
+                }
+                properties.extend(random.bytes(length));
+            }
+            let (readable, after) = repaired(header(flags, &properties));
+            assert!(readable == after.len() && library_reads(&after), "{flags:x} {properties:?}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_fail_or_grow() {
+        let seed = u64::from(uuid::Uuid::new_v4().as_fields().0) | 1;
+        eprintln!("seed {seed}");
+        let mut random = Xorshift(seed);
+        for _ in 0..5_000 {
+            let length = usize::from(random.byte() % 60);
+            let payload: Vec<u8> = random.bytes(length).iter().map(|byte| byte % 7).collect();
+            let bytes = frame(2, &payload);
             let (readable, after) = repaired(bytes.clone());
             assert!(readable == after.len() && after.len() <= bytes.len(), "{bytes:?}");
+        }
+    }
+
+    struct Xorshift(u64);
+
+    impl Xorshift {
+        fn byte(&mut self) -> u8 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0.to_be_bytes()[3]
+        }
+
+        fn bytes(&mut self, count: usize) -> Vec<u8> {
+            (0..count).map(|_| self.byte()).collect()
         }
     }
 }

@@ -6,6 +6,7 @@ use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::envelope::{Parsed, Raw, Record, pack, unpack};
@@ -117,33 +118,36 @@ async fn insert_trades(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result
 }
 
 async fn insert_nacks(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
+    let (mut keys, mut ids, mut received) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut codes, mut fields, mut descriptions) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut refusals, mut bodies) = (Vec::new(), Vec::new());
     for record in records {
-        let Parsed::Nack(refusal, text) = &record.content else { continue };
-        let statement = unit
-            .transaction()
-            .prepare_cached(
-                "insert into trading.nacks (record, id, received_ms, code, field, description, refusal, body) \
-                 values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (record) do nothing",
-            )
-            .await?;
-        let (code, description) = (refusal.code.word(), refusal.description());
-        // PostgreSQL's text cannot hold the zero character; the raw bytes are in inbound's store.
-        let text = text.replace('\0', "\u{fffd}");
-        unit.transaction()
-            .execute(
-                &statement,
-                &[
-                    &record.record,
-                    &record.id,
-                    &record.received_ms,
-                    &code,
-                    &refusal.field,
-                    &description,
-                    &json(refusal),
-                    &text,
-                ],
-            )
-            .await?;
+        if let Parsed::Nack(refusal, text) = &record.content {
+            keys.push(record.record);
+            ids.push(record.id.as_str());
+            received.push(record.received_ms);
+            codes.push(refusal.code.word());
+            fields.push(refusal.field.as_deref());
+            descriptions.push(refusal.description());
+            refusals.push(json(refusal));
+            // PostgreSQL's text cannot hold the zero character; the raw bytes are in inbound's store.
+            bodies.push(text.replace('\0', "\u{fffd}"));
+        }
     }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let statement = unit
+        .transaction()
+        .prepare_cached(
+            "insert into trading.nacks (record, id, received_ms, code, field, description, refusal, body) \
+             select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
+                $7::text[], $8::text[]) order by 1 \
+             on conflict (record) do nothing",
+        )
+        .await?;
+    let values: [&(dyn ToSql + Sync); 8] =
+        [&keys, &ids, &received, &codes, &fields, &descriptions, &refusals, &bodies];
+    unit.transaction().execute(&statement, &values).await?;
     Ok(())
 }

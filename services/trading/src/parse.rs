@@ -129,6 +129,10 @@ pub fn trade(body: &str, correlation_id: &str) -> Result<Trade, Refusal> {
     if trade.sender != trade.im && trade.sender != trade.broker {
         return Err(Refusal::of(RefusalCode::Invalid, "senderID", "must equal imID or brokerID"));
     }
+    if trade.im == trade.broker {
+        // Its other side would have the same id and could never be reported.
+        return Err(Refusal::of(RefusalCode::Invalid, "brokerID", "must differ from imID"));
+    }
     if trade.id() != correlation_id {
         let expected = "must be senderID-imID-brokerID-tradeID of the message";
         return Err(Refusal::of(RefusalCode::Invalid, "correlationID", expected));

@@ -118,7 +118,7 @@ pub async fn from_args(
         probe_user: args.probe_user,
     };
     let address = args.http.http_listen;
-    let listener = health::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     run(name, deps, listener, shutdown).await
 }
 

@@ -79,38 +79,46 @@ async fn relay(
 async fn round(deps: &StageDeps, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
     let mut connection = deps.database.connection().await?;
     let unit = Guarded::begin(&mut connection, grant).await?;
-    let take = "select seq, message_id, id, body from trading.outbox where sent_at is null \
-                order by seq limit $1 for update skip locked";
-    let statement = unit.transaction().prepare_cached(take).await.map_err(DbError::from)?;
-    let rows = unit.transaction().query(&statement, &[&ROUND_LIMIT]).await.map_err(DbError::from)?;
-    if rows.is_empty() {
+    let (numbers, answers) = take_unsent(&unit).await?;
+    if answers.is_empty() {
         return Ok(0);
-    }
-    let headers = grant_headers(grant);
-    let mut numbers: Vec<i64> = Vec::with_capacity(rows.len());
-    let mut answers = Vec::with_capacity(rows.len());
-    for row in &rows {
-        numbers.push(row.try_get(0).map_err(DbError::from)?);
-        let message_id: Uuid = row.try_get(1).map_err(DbError::from)?;
-        let (id, body): (String, String) =
-            (row.try_get(2).map_err(DbError::from)?, row.try_get(3).map_err(DbError::from)?);
-        answers.push(Outgoing {
-            exchange: names::OUT.to_owned(),
-            body: body.into_bytes(),
-            message_id: message_id.to_string(),
-            correlation_id: Some(id),
-            headers: headers.clone(),
-            user_id: None,
-        });
     }
     timeout(SEND_DEADLINE, publisher.publish_all(&answers)).await.map_err(|_| StageError::Deadline {
         queue: names::OUT.to_owned(),
         seconds: SEND_DEADLINE.as_secs(),
     })??;
-    let mark = "update trading.outbox set sent_at = clock_timestamp() where seq = any($1)";
-    let statement = unit.transaction().prepare_cached(mark).await.map_err(DbError::from)?;
-    unit.transaction().execute(&statement, &[&numbers]).await.map_err(DbError::from)?;
+    mark_sent(&unit, &numbers).await?;
     unit.commit().await?;
     deps.metrics.published.inc_by(answers.len() as u64);
     Ok(answers.len())
+}
+
+/// Unsent answers with their numbers, locked until the transaction ends.
+async fn take_unsent(unit: &Guarded<'_>) -> Result<(Vec<i64>, Vec<Outgoing>), DbError> {
+    let take = "select seq, message_id, id, body from trading.outbox where sent_at is null \
+                order by seq limit $1 for update skip locked";
+    let statement = unit.transaction().prepare_cached(take).await?;
+    let rows = unit.transaction().query(&statement, &[&ROUND_LIMIT]).await?;
+    let headers = grant_headers(unit.grant());
+    let (mut numbers, mut answers) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for row in &rows {
+        let (message_id, body): (Uuid, String) = (row.try_get("message_id")?, row.try_get("body")?);
+        numbers.push(row.try_get("seq")?);
+        answers.push(Outgoing {
+            exchange: names::OUT.to_owned(),
+            body: body.into_bytes(),
+            message_id: message_id.to_string(),
+            correlation_id: Some(row.try_get("id")?),
+            headers: headers.clone(),
+            user_id: None,
+        });
+    }
+    Ok((numbers, answers))
+}
+
+async fn mark_sent(unit: &Guarded<'_>, numbers: &[i64]) -> Result<(), DbError> {
+    let mark = "update trading.outbox set sent_at = clock_timestamp() where seq = any($1)";
+    let statement = unit.transaction().prepare_cached(mark).await?;
+    unit.transaction().execute(&statement, &[&numbers]).await?;
+    Ok(())
 }

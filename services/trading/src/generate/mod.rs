@@ -141,9 +141,10 @@ pub async fn from_args(args: GenerateArgs, shutdown: CancellationToken) -> Resul
     let now = services_common::clock::now();
     let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
     let run_id = args.run_id.unwrap_or_else(|| scenario::run_of_day(now));
-    let submit = Target::from_args(&args, &args.submit_user, &args.submit_password_file, "customer submit")?;
-    let answers =
-        Target::from_args(&args, &args.answers_user, &args.answers_password_file, "customer answers")?;
+    let password = ("--submit-password-file", args.submit_password_file.as_path());
+    let submit = Target::from_args(&args, &args.submit_user, password, "customer submit")?;
+    let password = ("--answers-password-file", args.answers_password_file.as_path());
+    let answers = Target::from_args(&args, &args.answers_user, password, "customer answers")?;
     eprintln!("customer: seed {seed}, run {run_id}, {} messages/s for {} s", args.rate, args.duration);
     let plan = Plan {
         rate: args.rate,

@@ -27,17 +27,17 @@ pub struct Target {
 }
 
 impl Target {
-    /// The target of one of the customer's users.
+    /// The target of one of the customer's users, with the option that names its password file.
     ///
     /// # Errors
     /// A file cannot be read, or the URL makes no sense.
     pub fn from_args(
         args: &GenerateArgs,
         user: &str,
-        password_file: &Path,
+        (option, password_file): (&'static str, &Path),
         connection_name: &str,
     ) -> Result<Self, ConfigError> {
-        let password = read_file("--submit-password-file / --answers-password-file", password_file)?;
+        let password = read_file(option, password_file)?;
         let ca_file = args.broker_ca_file.as_deref();
         let broker = BrokerConfig::new(&args.broker_url, user, &password, ca_file, connection_name)?;
         Ok(Self { broker, dns: args.dns })
