@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn without_an_annotation_a_standby_wants_what_the_active_region_has() {
-        let object = object(1);
+        let mut object = object(1);
+        object.spec.workloads.active.floor = 1;
         let sizes = BTreeMap::from([("core".to_owned(), 7)]);
         let wanted = Wanted { elsewhere: Some(&sizes), ..alone(&object) };
         let replicas =
