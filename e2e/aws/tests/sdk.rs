@@ -199,6 +199,7 @@ async fn settings_out_of_bounds_are_refused_and_leave_the_old_ones() {
         (json!({"propagation": {"min_ms": 5, "mean_ms": 1, "max_ms": 9}}), "propagation"),
         (json!({"maintenance": {"turn_seconds": 9, "down_at_once": 3}}), "maintenance"),
         (json!({"switchover": {"total_seconds": -1.0}}), "switchover"),
+        (json!({"absent_rules": ["no-such-rule"]}), "no-such-rule"),
         (json!({"no_such_setting": 1}), "no_such_setting"),
         (json!({"arc": {"us-east-1": {"mode": "asleep"}}}), "asleep"),
     ] {
