@@ -62,13 +62,9 @@ pub async fn run(options: Cli) -> Exit {
             Command::History(args) => history(global, args).await,
             Command::Explain(args) => show_findings(global, args),
             Command::Completion(args) => {
-                clap_complete::generate(
-                    args.shell,
-                    &mut Cli::command(),
-                    "kubectl-region",
-                    &mut std::io::stdout(),
-                );
-                Ok(Exit::Ok)
+                let mut script = Vec::new();
+                clap_complete::generate(args.shell, &mut Cli::command(), "kubectl-region", &mut script);
+                put(&String::from_utf8_lossy(&script)).map(|()| Exit::Ok)
             }
         }
     };
@@ -106,7 +102,12 @@ fn show(global: &Global, view: &View, text: impl FnOnce() -> String) -> Result<(
         Output::Text => text(),
         Output::Json => serde_json::to_string_pretty(view)? + "\n",
     };
-    Ok(std::io::stdout().write_all(shown.as_bytes())?)
+    put(&shown)
+}
+
+/// Writes to standard output; a reader that has gone is an error, not a panic.
+fn put(text: &str) -> Result<(), Failure> {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 async fn status(global: &Global, args: &StatusArgs) -> Result<Exit, Failure> {
@@ -208,10 +209,10 @@ async fn history(global: &Global, args: &HistoryArgs) -> Result<Exit, Failure> {
     let run = fitting
         .next()
         .ok_or_else(|| Failure::Usage(format!("no run {id}; kubectl region history lists them")))?;
-    match global.output {
-        Output::Text => print!("{}", text::run_steps(run, view.at)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(run)?),
-    }
+    put(&match global.output {
+        Output::Text => text::run_steps(run, view.at),
+        Output::Json => serde_json::to_string_pretty(run)? + "\n",
+    })?;
     Ok(Exit::Ok)
 }
 
@@ -224,14 +225,14 @@ fn show_findings(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
             None => explain::entries(),
         };
     if global.output == Output::Json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        put(&(serde_json::to_string_pretty(&found)? + "\n"))?;
         return Ok(Exit::Ok);
     }
     for entry in &found {
         let weight = if entry.blocks { "blocks" } else { "informs" };
-        println!("{} {} ({weight}): {}", entry.code, entry.name, entry.meaning);
+        put(&format!("{} {} ({weight}): {}\n", entry.code, entry.name, entry.meaning))?;
         if args.code.is_some() {
-            println!("cause: {}\nnext:  {}", entry.cause, entry.next);
+            put(&format!("cause: {}\nnext:  {}\n", entry.cause, entry.next))?;
         }
     }
     Ok(Exit::Ok)

@@ -53,3 +53,31 @@ fn help_teaches_with_examples_and_names_the_exit_codes() {
         assert!(help.contains(part), "{part} is not in {help}");
     }
 }
+
+#[test]
+fn a_reader_that_goes_early_is_no_panic() {
+    for words in [&["completion", "bash"][..], &["explain"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_kubectl-region"))
+            .args(words)
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .and_then(std::process::Child::wait_with_output)
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(text(&output).starts_with("kubectl region: cannot write the output"), "{}", text(&output));
+    }
+}
+
+#[test]
+fn completion_knows_every_command_in_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completion", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        for command in ["status", "plan", "switch", "abort", "history", "explain"] {
+            assert!(text(&output).contains(command), "{shell} lacks {command}");
+        }
+    }
+}
