@@ -2,11 +2,7 @@
 //! longer to install on a fresh machine than everything else that runs before the tests; Cargo alone knows enough for
 //! these three. Advisories are left to people with `cargo deny check advisories`.
 
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests: a failure here is the failure of the test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is the failure of the test")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -117,6 +117,27 @@ fn every_command_of_the_plugin_in_the_pages_is_one_that_it_takes() {
     assert!(checked >= 25, "only {checked} commands were found");
 }
 
+/// The lines `  cargo xtask …` of a help text, without what they explain after two blanks.
+fn examples(help: &str) -> Vec<Vec<String>> {
+    let lines = help.lines().filter_map(|line| line.strip_prefix("  cargo xtask "));
+    lines.map(|line| shlex::split(line.split("  ").next().unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn the_examples_that_xtask_shows_are_ones_that_it_takes() {
+    let mut all = xtask::command();
+    let mut shown = examples(&all.render_help().to_string());
+    for task in all.get_subcommands_mut() {
+        shown.extend(examples(&task.render_help().to_string()));
+    }
+    assert!(shown.len() >= 8, "{shown:?}");
+    for arguments in shown {
+        let words = ["cargo xtask"].into_iter().chain(arguments.iter().map(String::as_str));
+        let refused = refusal(&arguments, xtask::command().try_get_matches_from(words).map(drop));
+        assert_eq!(refused, None, "{arguments:?}");
+    }
+}
+
 #[test]
 fn every_task_in_the_pages_is_one_that_xtask_takes() {
     let mut checked = 0;
@@ -130,19 +151,19 @@ fn every_task_in_the_pages_is_one_that_xtask_takes() {
     assert!(checked >= 15, "only {checked} commands were found");
 }
 
-/// With `--help` kubectl reads all flags, refuses those it does not know, and asks no cluster.
-fn kubectl_refuses(program: &Path, arguments: &[String], verb: &str) -> Option<String> {
-    let mut command = process::Command::new(program);
+/// With `--help` kubectl and helm read all flags, refuse those that they do not know, and ask no cluster.
+fn refused_by(program: &str, arguments: &[String], verb: &str) -> Option<String> {
+    let path = lab::binaries::ensure(None).and_then(|all| all.path(program)).unwrap();
+    let mut command = process::Command::new(path);
     let output = command.args(arguments).arg("--help").env("KUBECONFIG", "/dev/null").output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let said = text(&output.stdout) + &text(&output.stderr);
-    let understood = output.status.success() && said.contains(&format!("\n  kubectl {verb}"));
+    let understood = output.status.success() && said.contains(&format!("\n  {program} {verb}"));
     (!understood).then_some(said)
 }
 
 #[test]
 fn every_call_of_kubectl_in_the_pages_names_flags_and_objects_that_exist() {
-    let program = lab::binaries::ensure(None).and_then(|all| all.path("kubectl")).unwrap();
     let installed = kubectl::Installed::read(&repository());
     assert!(installed.kinds().contains("Deployment"), "{:?}", installed.kinds());
     let mut checked = 0;
@@ -156,8 +177,23 @@ fn every_call_of_kubectl_in_the_pages_names_flags_and_objects_that_exist() {
         }
         let call = kubectl::Call::new(arguments);
         assert_eq!(installed.faults(&call), [""; 0], "{} {call:?}", command.title());
-        assert_eq!(kubectl_refuses(&program, arguments, &call.verb), None, "{}", command.title());
+        assert_eq!(refused_by("kubectl", arguments, &call.verb), None, "{}", command.title());
         checked += 1;
     }
     assert!(checked >= 35, "only {checked} calls were found");
+}
+
+#[test]
+fn every_call_of_helm_in_the_pages_names_flags_releases_and_charts_that_exist() {
+    let mut checked = 0;
+    for command in documented() {
+        let Some(arguments) = command.arguments_of(&["helm"]) else { continue };
+        let call = kubectl::Call::new(arguments);
+        assert_eq!(refused_by("helm", arguments, &call.verb), None, "{}", command.title());
+        let release = &call.targets[0].0;
+        let chart = repository().join("charts").join(release);
+        assert!(chart.exists(), "{}: no chart is installed as {release}", command.title());
+        checked += 1;
+    }
+    assert!(checked >= 6, "only {checked} calls were found");
 }

@@ -9,8 +9,17 @@ use lab::database::{Database, SwitchContext};
 use lab::fault::{self, Cut};
 use lab::{Lab, Options, Place, Region};
 
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask lab up                           prints the KUBECONFIG of both clusters
+  cargo xtask lab cut us-east-1 us-west-2      the two regions do not hear each other
+  cargo xtask lab kill us-east-1 rabbitmq      one process
+  cargo xtask lab restore                      mends all cuts, starts again what was killed
+  cargo xtask lab aws GET /calls               what AWS was asked; e2e/aws/README.md has the other paths";
+
 /// Which lab, and what to do with it.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Name of the lab: 1 to 8 lower-case letters or digits.
     #[arg(long, default_value = "tr")]
@@ -58,7 +67,7 @@ enum Command {
         /// Only this process.
         process: Option<String>,
     },
-    /// Asks the AWS simulator's control port, for instance: `aws GET /calls`.
+    /// Asks or changes the simulated AWS: its control port.
     Aws {
         /// GET, POST, PUT, PATCH or DELETE.
         method: String,
@@ -68,7 +77,7 @@ enum Command {
         #[arg(default_value = "")]
         body: String,
     },
-    /// Moves a region's database server to another role; the AWS simulator calls this.
+    /// Runs SQL on a region's database, or moves the server to another role as the simulated AWS does.
     Database(DatabaseArguments),
     /// Gathers logs, objects, events and the AWS call log into a folder.
     Bundle {

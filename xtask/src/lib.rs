@@ -30,11 +30,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Two regions from nothing, trades flowing, there and back, and the customer's verdict.
+    /// Two regions from nothing, trades flowing, a switch there and back, and the customer's verdict.
     Demo(demo::Arguments),
     /// Every test, end to end included.
     Test(test::Arguments),
-    /// Figures, each beside what it is measured against.
+    /// Measures switches and kills: figures, each beside what it is measured against.
     Bench(bench::Arguments),
     /// Two regions on this machine: start, look at, break, end.
     Lab(lab::Arguments),

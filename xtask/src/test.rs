@@ -8,17 +8,18 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use lab::{Lab, Options};
 
-/// What to leave out while working on one part; without options everything runs.
+/// What to leave out while working on one part. Without options: formatting, lints, the tests of each part, then end to
+/// end on two regions, which are ended afterwards.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what needs the lab of two regions.
+    /// Leave out what needs the two regions: nothing runs end to end.
     #[arg(long)]
     no_lab: bool,
-    /// Leave the lab up afterwards.
-    #[arg(long)]
+    /// Leave the two regions up afterwards.
+    #[arg(long, conflicts_with = "no_lab")]
     keep: bool,
-    /// Only end-to-end tests whose name contains this.
-    #[arg(long)]
+    /// Only end-to-end tests whose name contains this, and nothing before them.
+    #[arg(long, conflicts_with = "no_lab", value_name = "TEXT")]
     only: Option<String>,
 }
 

@@ -6,8 +6,19 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// Flags of the pages whose value is the next word.
-const VALUED: [&str; 7] = ["--context", "--kubeconfig", "--for", "-n", "-l", "-o", "-f"];
+/// Flags of the pages, of kubectl and of helm, whose value is the next word.
+const VALUED: [&str; 10] = [
+    "--context",
+    "--for",
+    "--kube-context",
+    "--kubeconfig",
+    "--namespace",
+    "--values",
+    "-f",
+    "-l",
+    "-n",
+    "-o",
+];
 
 /// How pages may write a kind.
 const KINDS: [(&str, &str); 15] = [
@@ -28,7 +39,7 @@ const KINDS: [(&str, &str); 15] = [
     ("jobs", "Job"),
 ];
 
-/// One call of kubectl.
+/// One call of kubectl, or of helm, whose command lines are built alike.
 #[derive(Debug, Default)]
 pub(crate) struct Call {
     /// `get`, or `rollout restart`.
@@ -38,17 +49,17 @@ pub(crate) struct Call {
     /// JSONPath of `-o jsonpath=`.
     jsonpath: Option<String>,
     /// Kind and name; no name for all of a kind.
-    targets: Vec<(String, Option<String>)>,
+    pub(crate) targets: Vec<(String, Option<String>)>,
 }
 
 impl Call {
-    /// Understands the words after `kubectl`.
+    /// Understands the words after the program.
     pub(crate) fn new(words: &[String]) -> Self {
         let (mut call, mut plain, mut rest) = (Self::default(), Vec::new(), words.iter());
         while let Some(word) = rest.next() {
             let value = if VALUED.contains(&word.as_str()) { rest.next() } else { None };
             match (word.as_str(), value) {
-                ("-n", Some(value)) => call.namespace = Some(value.clone()),
+                ("-n" | "--namespace", Some(value)) => call.namespace = Some(value.clone()),
                 ("-l", Some(value)) => call.selector = Some(value.clone()),
                 ("-o", Some(value)) => call.jsonpath = value.strip_prefix("jsonpath=").map(str::to_owned),
                 ("--for", Some(value)) => plain.push(value.as_str()),
