@@ -10,10 +10,10 @@ Examples:
   kubectl region switch us-west-2 --reason drill shows the plan, asks, switches, shows the progress
   kubectl region abort                           goes back, while that is possible
   kubectl region history                         the last runs and where their time went
-  kubectl region explain TR-1001                 what a finding means and what to do; needs no cluster
+  kubectl region explain TR-1001                 what a finding means and what to do, offline
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 waits for a person, 5 refused, 6 other region unknown,
-7 version skew, 124 timeout, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 waits for a person, 5 refused,
+6 other region unknown, 7 version skew, 124 timeout, 130 interrupted.";
 
 /// See and switch the region of a trading application.
 #[derive(Debug, Parser)]

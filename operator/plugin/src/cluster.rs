@@ -169,17 +169,29 @@ impl Cluster {
         let context = self.context.clone();
         match tokio::time::timeout(deadline, call).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(CopyError::Changed { context }),
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                Err(CopyError::Which { context, why: words(&status) })
-            }
-            Ok(Err(kube::Error::Api(status))) => Err(CopyError::Refused { context, why: words(&status) }),
+            Ok(Err(kube::Error::Api(status))) => Err(refusal(context, &status)),
             Ok(Err(why)) => Err(CopyError::Unreachable { context, why: why.to_string() }),
             Err(_) => Err(CopyError::Unreachable {
                 context,
                 why: format!("no answer within {} s", deadline.as_secs()),
             }),
         }
+    }
+}
+
+/// What an API server's refusal means for a person.
+fn refusal(context: String, status: &kube::core::Status) -> CopyError {
+    let of_an_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+    if status.is_conflict() {
+        CopyError::Changed { context }
+    } else if status.code == 404 && !of_an_object {
+        let why =
+            "the cluster knows no TradingRegions: install the chart trading-region-operator there first";
+        CopyError::Which { context, why: why.to_owned() }
+    } else if status.is_not_found() {
+        CopyError::Which { context, why: words(status) }
+    } else {
+        CopyError::Refused { context, why: words(status) }
     }
 }
 
@@ -281,4 +293,24 @@ pub(crate) async fn find(global: &crate::cli::Global, name: Option<&str>) -> Res
         contexts.iter().map(|context| Cluster::of_context(&kubeconfig, context, Some(&cluster.namespace))),
     )
     .await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(answer: Value) -> String {
+        refusal("a".to_owned(), &serde_json::from_value(answer).unwrap_or_default()).to_string()
+    }
+
+    #[test]
+    fn a_cluster_without_the_definition_is_told_apart_from_one_without_the_object() {
+        let no_kind = refused(json!({"code": 404, "message": "404 page not found"}));
+        assert!(no_kind.contains("install the chart"), "{no_kind}");
+        let details = json!({"name": "trade-matching", "kind": "tradingregions"});
+        let message = "tradingregions \"trade-matching\" not found";
+        let no_object =
+            refused(json!({"code": 404, "reason": "NotFound", "message": message, "details": details}));
+        assert!(no_object.ends_with(message), "{no_object}");
+    }
 }
