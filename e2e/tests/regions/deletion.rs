@@ -1,33 +1,24 @@
 //! Deleting the object never stops trading.
 
 use anyhow::Result;
-use e2e::customer::{Customer, CustomerOptions};
-use e2e::timeouts;
-use e2e::wait::{Look, until};
+use e2e::clusters::APPLICATION;
+use e2e::object::Choices;
+use e2e::run;
 use lab::Region;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, unharmed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trades_are_answered_while_the_object_is_gone_and_after_it_is_back() -> Result<()> {
     let rig = Rig::ready().await?;
-    let customer =
-        Customer::start(&rig.clusters.facts, &CustomerOptions { rate: 20, ..CustomerOptions::default() })?;
-    customer.answered(20).await?;
+    let customer = rig.customer().await?;
     for region in Region::ALL {
         rig.clusters.delete(region).await?;
     }
     for region in Region::ALL {
-        until(&format!("the object to be gone from {region}"), timeouts::NOTICE, async || {
-            let object = rig.clusters.objects(region).get_opt(e2e::clusters::APPLICATION).await?;
-            Ok(object.map_or(Look::Seen(()), |object| Look::NotYet(format!("{:?}", object.status))))
-        })
-        .await?;
+        rig.gone(APPLICATION, region).await?;
     }
     customer.answered_more(100).await?;
-    Rig::ready().await?;
-    customer.answered_more(20).await?;
-    let verdict = customer.finish().await?;
-    assert_eq!((verdict.lost, verdict.doubled), (0, 0), "{verdict:?}");
-    Ok(())
+    run::start(&rig.clusters, &Choices::active(rig.active)).await?;
+    unharmed(customer).await
 }

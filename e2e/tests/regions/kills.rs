@@ -1,23 +1,55 @@
 //! Either operator killed before and after each step's effect: the same end. The cases come from the list of step
 //! kinds, so that a new step has its cases at once. Each test run takes a share that moves with the day;
-//! `cargo xtask bench kills` takes all.
+//! `cargo xtask bench kills` takes all, `KILL_CASES=Fence` those whose name contains that.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use crds::TradingRegionStatus;
 use e2e::clusters::APPLICATION;
+use e2e::object::{Choices, trading_region};
 use e2e::run;
+use e2e::timeouts;
+use e2e::wait::{Look, until};
 use kube::api::{Patch, PatchParams};
 use lab::Region;
-use region_plan::{Mark, StepKind};
-use serde_json::json;
+use region_plan::{Epoch, Mark, Phase, StepKind};
+use serde_json::{Value, json};
 
+use crate::by_hand;
 use crate::rig::Rig;
+use crate::undo::Undo;
 
 const ANNOTATION: &str = "test.regions.trading.dev/crash-at";
 /// Cases of one test run.
 const SHARE: usize = 4;
 
-/// Whose step it is in a planned switch. `None`: the step belongs to a start, an abort or a deletion.
-fn side(kind: StepKind) -> Option<Side> {
+/// What makes an operator take the step.
+#[derive(Clone, Copy, Debug)]
+enum Scenario {
+    /// The application moves to the other region.
+    Switch,
+    /// The spec goes back while the old side drains.
+    Abort,
+    /// Both copies of the object are deleted, and applied again at the end.
+    Deletion,
+    /// Both copies are applied again after their deletion.
+    Return,
+    /// Somebody turned the holder's application control off.
+    HolderTurnedOff,
+    /// Somebody turned the intake of the region on standby on.
+    StandbyTurnedOn,
+}
+
+/// Which operator is killed.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    /// That of the region that is active at the beginning.
+    Active,
+    /// That of the region on standby at the beginning.
+    Standby,
+}
+
+/// When a step of that kind is made, and by whom. A new kind without an entry does not compile.
+fn scenario(kind: StepKind) -> (Scenario, Side) {
     use StepKind as K;
     match kind {
         K::RecordAccepted
@@ -29,7 +61,7 @@ fn side(kind: StepKind) -> Option<Side> {
         | K::CloseAnswers
         | K::Fence
         | K::HookDrained
-        | K::ScaleStandby => Some(Side::Old),
+        | K::ScaleStandby => (Scenario::Switch, Side::Active),
         K::RecordProposed
         | K::RecordWarm
         | K::RecordBegun
@@ -48,75 +80,168 @@ fn side(kind: StepKind) -> Option<Side> {
         | K::HookPreWarm
         | K::HookAfterGrant
         | K::HookProbe
-        | K::HookAfterOpen => Some(Side::New),
-        K::RecordDeclined
-        | K::RecordAborted
-        | K::FlipAppOn
-        | K::FlipOwnOff
-        | K::AbortRun
-        | K::ReleaseUnlimited
-        | K::RemoveFinalizer => None,
+        | K::HookAfterOpen => (Scenario::Switch, Side::Standby),
+        K::AbortRun | K::RecordAborted => (Scenario::Abort, Side::Active),
+        K::RecordDeclined => (Scenario::Abort, Side::Standby),
+        K::ReleaseUnlimited | K::RemoveFinalizer => (Scenario::Deletion, Side::Active),
+        K::LimitAgain => (Scenario::Return, Side::Active),
+        K::FlipAppOn => (Scenario::HolderTurnedOff, Side::Active),
+        K::FlipOwnOff => (Scenario::StandbyTurnedOn, Side::Standby),
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Old,
-    New,
+/// One kill.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    moment: &'static str,
+    kind: StepKind,
 }
 
-/// All cases of a planned switch.
-fn cases() -> Vec<(Side, &'static str, StepKind)> {
-    StepKind::ALL
-        .iter()
-        .filter_map(|kind| side(*kind).map(|side| (side, *kind)))
-        .flat_map(|(side, kind)| ["before", "after"].map(|moment| (side, moment, kind)))
-        .collect()
+impl Case {
+    fn name(self) -> String {
+        format!("{} {}", self.moment, self.kind.name())
+    }
 }
 
-/// The share of this run: all with `KILL_CASES=all`, else a few that move with the day.
-fn share(all: Vec<(Side, &'static str, StepKind)>) -> Vec<(Side, &'static str, StepKind)> {
-    #[expect(clippy::disallowed_methods, reason = "the switch of the benchmark that takes all cases")]
+fn cases() -> Vec<Case> {
+    let both = |kind: &StepKind| ["before", "after"].map(|moment| Case { moment, kind: *kind });
+    StepKind::ALL.iter().flat_map(both).collect()
+}
+
+/// All with `KILL_CASES=all`, those whose name contains its value, or without it the share of the day.
+fn chosen(all: Vec<Case>) -> Result<Vec<Case>> {
+    #[expect(clippy::disallowed_methods, reason = "a switch for the benchmark and for people")]
     let wish = std::env::var("KILL_CASES").ok();
-    if wish.as_deref() == Some("all") {
-        return all;
+    match wish.as_deref() {
+        Some("all") => Ok(all),
+        Some(part) => {
+            let named: Vec<Case> = all.into_iter().filter(|case| case.name().contains(part)).collect();
+            ensure!(!named.is_empty(), "no kill case has {part:?} in its name");
+            Ok(named)
+        }
+        None => {
+            let day = services_common::clock::now().as_second() / 86_400;
+            let first = usize::try_from(day).unwrap_or_default() * SHARE % all.len();
+            Ok(all.iter().cycle().skip(first).take(SHARE).copied().collect())
+        }
     }
-    let day = services_common::clock::now().as_second() / 86_400;
-    let first = usize::try_from(day).unwrap_or_default() * SHARE % all.len();
-    all.iter().cycle().skip(first).take(SHARE).copied().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_killed_around_any_step_leads_to_the_same_end() -> Result<()> {
     let all = cases();
     let count = all.len();
-    let chosen = share(all);
+    let chosen = chosen(all)?;
     println!("{} of {count} kill cases", chosen.len());
-    for (side, moment, kind) in chosen {
-        one(side, moment, kind)
-            .await
-            .with_context(|| format!("killed {moment} {} on the {side:?} side", kind.name()))?;
-        println!("  same end: killed {moment} {}", kind.name());
+    for case in chosen {
+        one(case).await.with_context(|| format!("killed {} ({:?})", case.name(), scenario(case.kind)))?;
+        println!("  same end: killed {}", case.name());
     }
     Ok(())
 }
 
-async fn one(side: Side, moment: &str, kind: StepKind) -> Result<()> {
+async fn one(case: Case) -> Result<()> {
     let rig = Rig::ready().await?;
+    let (scenario, side) = scenario(case.kind);
     let region = match side {
-        Side::Old => rig.active,
-        Side::New => rig.active.peer(),
+        Side::Active => rig.active,
+        Side::Standby => rig.active.peer(),
     };
-    annotate(&rig, region, Some(&format!("{region}/{moment}/{}", kind.name()))).await?;
-    let parts = run::switch(&rig.clusters, &rig.there(&format!("kill {moment} {}", kind.name()))).await?;
+    let epoch = rig.clusters.status(rig.active).await?.epoch;
+    let deaths = rig.operator_deaths(region).await?;
+    let place = format!("{region}/{}/{}", case.moment, case.kind.name());
+    let wish = match scenario {
+        Scenario::Return => {
+            deleted(&rig).await?;
+            applied_with_wish(&rig, region, &place).await?
+        }
+        _ => wished(&rig, region, &place).await?,
+    };
+    match scenario {
+        Scenario::Switch => switch(&rig, &case.name()).await?,
+        Scenario::Abort => abort(&rig, &case.name()).await?,
+        Scenario::Deletion => deleted(&rig).await?,
+        Scenario::Return => {}
+        Scenario::HolderTurnedOff => by_hand::flipped_and_back(&rig, "app", rig.active).await?,
+        Scenario::StandbyTurnedOn => by_hand::flipped_and_back(&rig, "intake", rig.active.peer()).await?,
+    }
+    until("the end of an operator", timeouts::NOTICE, async || {
+        let known = rig.operator_deaths(region).await?;
+        let died = known.difference(&deaths).count();
+        Ok(if died == 0 { Look::NotYet("none was killed".to_owned()) } else { Look::Seen(()) })
+    })
+    .await?;
+    if !matches!(scenario, Scenario::Switch) {
+        in_the_same_place(&rig, epoch).await?;
+    }
+    rig.quiet().await?;
+    wish.now().await
+}
+
+fn annotation(value: Option<&str>) -> Value {
+    json!({"metadata": {"annotations": {ANNOTATION: value}}})
+}
+
+/// Asks the operator of a region to end there.
+async fn wished(rig: &Rig, region: Region, place: &str) -> Result<Undo> {
+    let objects = rig.clusters.objects(region);
+    let wish = Patch::Merge(annotation(Some(place)));
+    objects.patch(APPLICATION, &PatchParams::default(), &wish).await?;
+    Ok(no_wish(rig, region))
+}
+
+/// Applies both copies anew, with such a wish from the beginning.
+async fn applied_with_wish(rig: &Rig, region: Region, place: &str) -> Result<Undo> {
+    let plain = trading_region(&rig.clusters.facts, &Choices::active(rig.active))?;
+    let mut wishing = plain.clone();
+    wishing.metadata.annotations = Some([(ANNOTATION.to_owned(), place.to_owned())].into());
+    rig.clusters.apply_in(region.peer(), &plain).await?;
+    rig.clusters.apply_in(region, &wishing).await?;
+    Ok(no_wish(rig, region))
+}
+
+fn no_wish(rig: &Rig, region: Region) -> Undo {
+    let objects = rig.clusters.objects(region);
+    Undo::new("the wish for a crash", async move {
+        objects.patch(APPLICATION, &PatchParams::default(), &Patch::Merge(annotation(None))).await?;
+        Ok(())
+    })
+}
+
+async fn switch(rig: &Rig, reason: &str) -> Result<()> {
+    let parts = run::switch(&rig.clusters, &rig.there(reason)).await?;
     assert_eq!(parts.each_ref().map(|part| part.mark), [Mark::Finished, Mark::Finished]);
-    let left = rig.clusters.object(region).await?.metadata.annotations.unwrap_or_default();
-    assert!(!left.contains_key(ANNOTATION), "the operator was never killed there");
+    let epoch = parts[1].grant.map(|grant| grant.epoch);
+    assert!(epoch > Some(parts[1].from_epoch), "{epoch:?}");
     Ok(())
 }
 
-async fn annotate(rig: &Rig, region: Region, value: Option<&str>) -> Result<()> {
-    let patch = json!({"metadata": {"annotations": {ANNOTATION: value}}});
-    rig.clusters.objects(region).patch(APPLICATION, &PatchParams::default(), &Patch::Merge(patch)).await?;
+async fn abort(rig: &Rig, reason: &str) -> Result<()> {
+    rig.apply(&Choices { hold: "25s", ..rig.there(reason) }).await?;
+    rig.sees(rig.active, "draining", |status| status.phase == Some(Phase::Draining)).await?;
+    run::start(&rig.clusters, &Choices { reason: "back".into(), ..Choices::active(rig.active) }).await?;
+    let parts = run::parts(&rig.clusters, rig.active.peer()).await?;
+    assert_eq!(parts.map(|part| part.mark), [Mark::Aborted, Mark::Declined]);
+    Ok(())
+}
+
+async fn deleted(rig: &Rig) -> Result<()> {
+    for region in Region::ALL {
+        rig.clusters.delete(region).await?;
+    }
+    for region in Region::ALL {
+        rig.gone(APPLICATION, region).await?;
+    }
+    Ok(())
+}
+
+/// The region that was active still is, by the same grant, and its lease is renewed.
+async fn in_the_same_place(rig: &Rig, epoch: Option<Epoch>) -> Result<()> {
+    run::start(&rig.clusters, &Choices { reason: "as before".into(), ..Choices::active(rig.active) }).await?;
+    let renewed = |status: &TradingRegionStatus| {
+        status.lease.as_ref().is_some_and(|lease| lease.remaining.is_some_and(|left| !left.get().is_zero()))
+    };
+    let status = rig.sees(rig.active, "a lease with a limit", renewed).await?;
+    assert_eq!(status.epoch, epoch, "the lease was never given up");
     Ok(())
 }

@@ -4,11 +4,16 @@
 
 mod abort;
 mod admission;
+mod by_hand;
 mod deletion;
-mod faults;
+mod endpoints;
 mod hooks;
 mod intent;
 mod kills;
+mod objects;
 mod plugin;
+mod reported;
 mod rig;
+mod secrets;
 mod switch;
+mod undo;

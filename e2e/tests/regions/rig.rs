@@ -1,10 +1,19 @@
 //! What each test begins with: both charts installed once, the object applied, both sides steady.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
+use crds::TradingRegionStatus;
+use e2e::clusters::{APPLICATION, OPERATOR_NAMESPACE};
+use e2e::customer::{Customer, CustomerOptions};
 use e2e::object::{Choices, trading_region};
 use e2e::wait::{Look, until};
 use e2e::{Clusters, deploy, run, timeouts};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt as _};
 use lab::{Facts, Region};
+use region_plan::Code;
 use tokio::sync::OnceCell;
 
 static INSTALLED: OnceCell<Facts> = OnceCell::const_new();
@@ -40,14 +49,108 @@ impl Rig {
         &self,
         region: Region,
         what: &str,
-        condition: impl Fn(&crds::TradingRegionStatus) -> bool,
-    ) -> Result<crds::TradingRegionStatus> {
+        condition: impl Fn(&TradingRegionStatus) -> bool,
+    ) -> Result<TradingRegionStatus> {
+        self.object_sees(APPLICATION, region, what, condition).await
+    }
+
+    /// Waits until one side tells a finding whose message names that fact.
+    pub async fn tells(&self, region: Region, code: Code, fact: &str) -> Result<()> {
+        self.object_tells(APPLICATION, region, code, fact).await
+    }
+
+    /// The same of another object.
+    pub async fn object_tells(&self, name: &str, region: Region, code: Code, fact: &str) -> Result<()> {
+        let what = format!("{name} to tell {} with {fact:?}", code.text());
+        let named = |status: &TradingRegionStatus| {
+            status.findings.iter().any(|finding| finding.code == code && finding.message.contains(fact))
+        };
+        self.object_sees(name, region, &what, named).await.map(drop)
+    }
+
+    /// Waits until a condition of one side has that state and names that fact.
+    pub async fn says(&self, region: Region, type_: &str, state: &str, fact: &str) -> Result<()> {
+        let what = format!("condition {type_} to be {state} with {fact:?}");
+        let said = |status: &TradingRegionStatus| {
+            status
+                .conditions
+                .iter()
+                .any(|one| one.type_ == type_ && one.status == state && one.message.contains(fact))
+        };
+        self.sees(region, &what, said).await.map(drop)
+    }
+
+    /// Waits until neither side has anything to tell.
+    pub async fn quiet(&self) -> Result<()> {
+        for region in Region::ALL {
+            self.sees(region, "nothing left to tell", |status| status.findings.is_empty()).await?;
+        }
+        Ok(())
+    }
+
+    async fn object_sees(
+        &self,
+        name: &str,
+        region: Region,
+        what: &str,
+        condition: impl Fn(&TradingRegionStatus) -> bool,
+    ) -> Result<TradingRegionStatus> {
         until(&format!("{region}: {what}"), timeouts::NOTICE, async || {
-            let status = self.clusters.status(region).await?;
+            let object = self.clusters.objects(region).get(name).await?;
+            let status = object.status.unwrap_or_default();
             Ok(if condition(&status) { Look::Seen(status) } else { Look::NotYet(run::sentence(&status)) })
         })
         .await
     }
+
+    /// Waits until an object is gone.
+    pub async fn gone(&self, name: &str, region: Region) -> Result<()> {
+        let objects = self.clusters.objects(region);
+        until(&format!("{name} to be gone from {region}"), timeouts::NOTICE, async || {
+            Ok(match objects.get_metadata_opt(name).await? {
+                None => Look::Seen(()),
+                Some(object) => Look::NotYet(format!("kept by {:?}", object.finalizers())),
+            })
+        })
+        .await
+    }
+
+    /// A customer whose first trades were answered.
+    pub async fn customer(&self) -> Result<Customer> {
+        let options = CustomerOptions { rate: 20, ..CustomerOptions::default() };
+        let customer = Customer::start(&self.clusters.facts, &options)?;
+        customer.answered(20).await?;
+        Ok(customer)
+    }
+
+    fn operators(&self, region: Region) -> (Api<Pod>, ListParams) {
+        let api = Api::namespaced(self.clusters.client(region), OPERATOR_NAMESPACE);
+        (api, ListParams::default().labels("app.kubernetes.io/component=operator"))
+    }
+
+    /// Ends both operators of a region; their Deployment makes new ones.
+    pub async fn restart_operator(&self, region: Region) -> Result<()> {
+        let (api, all) = self.operators(region);
+        api.delete_collection(&DeleteParams::default(), &all).await?;
+        Ok(())
+    }
+
+    /// Containers of a region's operators that ended with a failure, as far as kubelet remembers them.
+    pub async fn operator_deaths(&self, region: Region) -> Result<BTreeSet<String>> {
+        let (api, all) = self.operators(region);
+        let statuses = api.list(&all).await?.into_iter().filter_map(|pod| pod.status?.container_statuses);
+        let states = statuses.flatten().flat_map(|container| [container.state, container.last_state]);
+        let ends = states.flatten().filter_map(|state| state.terminated).filter(|end| end.exit_code != 0);
+        Ok(ends.filter_map(|end| end.container_id).collect())
+    }
+}
+
+/// The customer's last word: trades are answered, none was lost or doubled.
+pub async fn unharmed(customer: Customer) -> Result<()> {
+    customer.answered_more(20).await?;
+    let verdict = customer.finish().await?;
+    assert_eq!((verdict.lost, verdict.doubled), (0, 0), "{verdict:?}");
+    Ok(())
 }
 
 async fn install() -> Result<Facts> {

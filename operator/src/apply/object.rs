@@ -76,13 +76,16 @@ impl ObjectWriter {
         self.merge(read, json!({"finalizers": finalizers})).await
     }
 
-    /// Removes the wish of a test to end this process, so that it ends once.
+    /// Removes the wish of a test to end this process, so that it ends once. An object that is gone took it along.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn remove_crash_wish(&self) -> Result<TradingRegion, WriteError> {
+    pub async fn remove_crash_wish(&self) -> Result<(), WriteError> {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {failpoint::ANNOTATION: null}}}));
-        bounded(self.api.patch(&self.name, &PatchParams::default(), &patch)).await
+        match bounded(self.api.patch(&self.name, &PatchParams::default(), &patch)).await {
+            Err(WriteError::Kube(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
+            written => written.map(drop),
+        }
     }
 
     async fn merge(&self, read: &TradingRegion, mut metadata: Value) -> Result<TradingRegion, WriteError> {

@@ -20,6 +20,7 @@ use super::client::{ClientLimits, from_kubeconfig_text};
 use super::secrets::Secrets;
 use crate::clock;
 use crate::deadline::within;
+use crate::error::chain;
 
 /// One read of the other side's object.
 const CALL: Duration = Duration::from_millis(1000);
@@ -132,7 +133,9 @@ impl PeerReader {
     async fn ask(&self, name: &str) -> Result<PeerCopy, Failure> {
         let found = match within(CALL, &self.whose, self.api.get_opt(name)).await {
             Ok(Ok(found)) => found,
-            Ok(Err(error)) => return Err(Failure::Unreachable(format!("{}: {error}", self.whose))),
+            Ok(Err(error)) => {
+                return Err(Failure::Unreachable(format!("{}: {}", self.whose, refused(&error))));
+            }
             Err(late) => return Err(Failure::Unreachable(late.to_string())),
         };
         self.lock().last_seen = Some(clock::now());
@@ -199,6 +202,19 @@ async fn tell_of_changes(api: Api<PartialObjectMeta<TradingRegion>>, wish: Wish)
                 tracing::debug!(%error, "the peer's watch failed; it is tried again in its own backoff")
             }
         }
+    }
+}
+
+/// An object that is not there is an answer; a 404 of everything else means that this version of the kind is not served.
+fn refused(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => format!(
+            "its API server does not serve TradingRegion as {}; \
+             bring both clusters to the same version of the operator",
+            TradingRegion::api_version(&())
+        ),
+        kube::Error::Api(status) => format!("its API server answered {}: {}", status.code, status.message),
+        other => chain(other),
     }
 }
 
