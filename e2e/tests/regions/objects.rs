@@ -27,36 +27,37 @@ const LATER: &str = "Sometimes";
 async fn redefined(
     clusters: &Clusters,
     region: Region,
-    change: impl FnOnce(&mut Vec<Value>),
+    change: impl FnOnce(Vec<Value>) -> Vec<Value>,
 ) -> Result<Undo> {
     let api: Api<CustomResourceDefinition> = Api::all(clusters.client(region));
     let name = TradingRegion::crd_name();
-    let mut versions = serde_json::to_value(api.get(name).await?.spec.versions)?;
-    let before = versions.clone();
-    change(versions.as_array_mut().context("the definition has no versions")?);
-    let write = async |api: &Api<CustomResourceDefinition>, versions: Value| {
+    let write = async |api: &Api<CustomResourceDefinition>, versions: Vec<Value>| {
         let patch = Patch::Merge(json!({"spec": {"versions": versions}}));
         api.patch(name, &PatchParams::default(), &patch).await.map(drop)
     };
-    write(&api, versions).await.context("changing the definition")?;
+    let versions = api.get(name).await?.spec.versions.into_iter().map(serde_json::to_value);
+    let before: Vec<Value> = versions.collect::<Result<_, _>>()?;
+    write(&api, change(before.clone())).await.context("changing the definition")?;
     Ok(Undo::new(format!("the definition of {region}"), async move { Ok(write(&api, before).await?) }))
 }
 
 /// As a later version might: one more value is served.
-fn with_a_later_value(versions: &mut Vec<Value>) {
+fn with_a_later_value(mut versions: Vec<Value>) -> Vec<Value> {
     let managed = "/schema/openAPIV3Schema/properties/spec/properties/managed/enum";
     for values in versions.iter_mut().filter_map(|version| version.pointer_mut(managed)?.as_array_mut()) {
         values.push(LATER.into());
     }
+    versions
 }
 
 /// As a later version might: this one is not served any more.
-fn with_a_later_version(versions: &mut Vec<Value>) {
+fn with_a_later_version(mut versions: Vec<Value>) -> Vec<Value> {
     let mut later = versions[0].clone();
     later["name"] = "v1beta1".into();
     later["storage"] = false.into();
     versions[0]["served"] = false.into();
     versions.push(later);
+    versions
 }
 
 fn untyped(clusters: &Clusters, region: Region) -> Api<DynamicObject> {
