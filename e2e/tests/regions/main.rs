@@ -4,6 +4,7 @@
 
 mod abort;
 mod admission;
+mod autoscaler;
 mod by_hand;
 mod deletion;
 mod endpoints;
