@@ -12,8 +12,8 @@ pub const START: Duration = Duration::from_secs(120);
 pub const SWITCH: Duration = Duration::from_secs(180);
 /// A change of a condition, finding or phase after its cause.
 pub const NOTICE: Duration = Duration::from_secs(60);
-/// One call of a cluster's API server.
-pub const CALL: Duration = Duration::from_secs(10);
+/// One call of a cluster's API server; where many things share a disk its store may stall for ten seconds.
+pub const CALL: Duration = Duration::from_secs(30);
 /// Between two looks at a value.
 pub const POLL: Duration = Duration::from_millis(100);
 

@@ -1,6 +1,6 @@
 //! Either operator killed before and after each step's effect: the same end. The cases come from the list of step
 //! kinds, so that a new step has its cases at once. Each test run takes a share that moves with the day;
-//! `cargo xtask bench kills` takes all, `KILL_CASES=Fence` those whose name contains that.
+//! `cargo xtask bench kills` takes all, `KILL_CASES=Fence,Grant` those whose names contain these.
 
 use anyhow::{Context as _, Result, ensure};
 use crds::TradingRegionStatus;
@@ -108,15 +108,16 @@ fn cases() -> Vec<Case> {
     StepKind::ALL.iter().flat_map(both).collect()
 }
 
-/// All with `KILL_CASES=all`, those whose name contains its value, or without it the share of the day.
+/// All with `KILL_CASES=all`, those whose names contain its parts, or without it the share of the day.
 fn chosen(all: Vec<Case>) -> Result<Vec<Case>> {
     #[expect(clippy::disallowed_methods, reason = "a switch for the benchmark and for people")]
     let wish = std::env::var("KILL_CASES").ok();
     match wish.as_deref() {
         Some("all") => Ok(all),
-        Some(part) => {
-            let named: Vec<Case> = all.into_iter().filter(|case| case.name().contains(part)).collect();
-            ensure!(!named.is_empty(), "no kill case has {part:?} in its name");
+        Some(parts) => {
+            let is_named = |case: &Case| parts.split(',').any(|part| case.name().contains(part));
+            let named: Vec<Case> = all.into_iter().filter(is_named).collect();
+            ensure!(!named.is_empty(), "no kill case has {parts:?} in its name");
             Ok(named)
         }
         None => {
