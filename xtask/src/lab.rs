@@ -9,6 +9,8 @@ use lab::database::{Database, SwitchContext};
 use lab::fault::{self, Cut};
 use lab::{Lab, Options, Place, Region};
 
+use crate::two_regions::Assets;
+
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask lab up                           prints the KUBECONFIG of both clusters
@@ -35,9 +37,8 @@ enum Command {
         /// Chooses the addresses: 0 gives 10.99.x.x, 1 gives 10.98.x.x. Two labs need two indexes.
         #[arg(long, default_value_t = 0)]
         index: u8,
-        /// Folder with ready-made Kubernetes binaries, used instead of building them.
-        #[arg(long, env = "KUBEBUILDER_ASSETS")]
-        assets: Option<PathBuf>,
+        #[command(flatten)]
+        assets: Assets,
     },
     /// Ends the lab and removes everything of it.
     Down,
@@ -166,10 +167,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn up(name: &str, index: u8, assets: Option<PathBuf>) -> anyhow::Result<()> {
+fn up(name: &str, index: u8, assets: Assets) -> anyhow::Result<()> {
     let start = std::time::Instant::now();
     let mut options = Options::new(name, index)?;
-    options.assets = assets;
+    options.assets = assets.folder;
     let facts = lab::up(&options)?;
     println!("lab {name} is up after {:.1} s", start.elapsed().as_secs_f64());
     println!("  export KUBECONFIG={}", facts.kubeconfig.display());

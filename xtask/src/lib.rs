@@ -3,9 +3,11 @@
 
 mod aws_simulator;
 mod bench;
+mod cargo;
 mod demo;
 mod lab;
 mod test;
+mod two_regions;
 
 use std::process::ExitCode;
 

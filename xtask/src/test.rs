@@ -1,12 +1,12 @@
 //! `cargo xtask test`: every test, in the order of how soon it can fail.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use lab::{Lab, Options};
+
+use crate::cargo::{build, cargo, cargo_output, stage};
+use crate::two_regions::{Assets, on_two_regions};
 
 /// What to leave out while working on one part. Without options: formatting, lints, the tests of each part, then end to
 /// end on two regions, which are ended afterwards.
@@ -21,22 +21,30 @@ pub(crate) struct Arguments {
     /// Only end-to-end tests whose name contains this, and nothing before them.
     #[arg(long, conflicts_with = "no_lab", value_name = "TEXT")]
     only: Option<String>,
+    #[command(flatten)]
+    assets: Assets,
 }
 
-pub(crate) const LAB: &str = "tr";
+/// Targets that need the two regions; `e2e/Cargo.toml` keeps a plain `cargo test` from running them.
+const ON_TWO_REGIONS: [&str; 2] = ["charts_admission", "regions"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
     stage("packages, programs and servers of the lab", || {
         lab::packages::ensure()?;
-        lab::binaries::ensure(None)?;
+        lab::binaries::ensure(arguments.assets.folder.as_deref())?;
         lab::rootfs::ensure()?;
         Ok(())
     })?;
     if arguments.only.is_none() {
         stage("formatting", || cargo(&["fmt", "--all", "--check"]))?;
         stage("lints", || {
-            cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])
+            // What `cargo test` leaves out, `--all-targets` leaves out too.
+            let end_to_end = ON_TWO_REGIONS.map(|target| ["--test", target]).concat();
+            [vec!["--all-targets"], end_to_end].into_iter().try_for_each(|targets| {
+                let lints = ["clippy", "--quiet", "--workspace"];
+                cargo(&[&lints[..], &targets, &["--", "-D", "warnings"]].concat())
+            })
         })?;
         stage("programs and tests", build)?;
         stage("tests of each part", || cargo(&["test", "--workspace"]))?;
@@ -49,53 +57,63 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn end_to_end(arguments: &Arguments) -> Result<()> {
-    stage("programs of the images", build)?;
-    let options = Options::new(LAB, 0)?;
-    stage("two regions", || Ok(lab::up(&options).map(|_| ())?))?;
-    let lab = Lab::open(LAB)?;
-    let filter: Vec<&str> = arguments.only.iter().map(String::as_str).collect();
-    let mut args =
-        vec!["test", "--workspace", "--test", "regions", "--", "--test-threads", "1", "--nocapture"];
-    args.extend(filter);
-    let outcome = stage("end to end on two regions", || cargo(&args));
-    if outcome.is_err() {
-        let bundle = Path::new("target/lab-bundle");
-        lab::bundle(&lab, bundle)?;
-        eprintln!("logs, objects, events and the AWS call log are in {}", bundle.display());
+    let filter = arguments.only.as_deref();
+    if let Some(text) = filter {
+        stage("choosing tests", || {
+            let chosen = listed(&cargo_output(&words(&["--list"], filter))?);
+            if chosen == 0 {
+                bail!("no end-to-end test has {text:?} in its name");
+            }
+            eprintln!("   {chosen} with {text:?} in their name");
+            Ok(())
+        })?;
     }
-    if !arguments.keep {
-        stage("ending the two regions", || Ok(lab::down(&lab)?))?;
-        let left = lab::left(&lab)?;
-        if !left.is_empty() {
-            bail!("the lab left behind: {}", left.join(", "));
-        }
-    }
-    outcome
+    on_two_regions(arguments.keep, &arguments.assets, |_| {
+        stage("end to end on two regions", || cargo(&words(&["--test-threads", "1", "--nocapture"], filter)))
+    })
 }
 
-/// Runs one stage and prints its time.
-pub(crate) fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    eprintln!("== {name}");
-    let start = Instant::now();
-    let result = work().with_context(|| format!("stage “{name}” failed"));
-    eprintln!(
-        "== {name}: {} after {:.0} s",
-        if result.is_ok() { "ok" } else { "FAILED" },
-        start.elapsed().as_secs_f64()
-    );
-    result
+/// Cargo's arguments to run what needs the two regions; one failure does not hide what another target would say.
+fn words<'a>(options: &[&'a str], filter: Option<&'a str>) -> Vec<&'a str> {
+    let mut words = vec!["test", "--workspace", "--no-fail-fast"];
+    words.extend(ON_TWO_REGIONS.iter().flat_map(|target| ["--test", target]));
+    words.push("--");
+    words.extend(options);
+    words.extend(filter);
+    words
 }
 
-/// Builds everything in one selection of packages and features: another selection compiles the dependencies anew.
-pub(crate) fn build() -> Result<()> {
-    cargo(&["build", "--workspace", "--all-targets"])
+/// How many tests a list names.
+fn listed(list: &str) -> usize {
+    list.lines().filter(|line| line.ends_with(": test")).count()
 }
 
-/// Runs cargo with its output shown.
-pub(crate) fn cargo(args: &[&str]) -> Result<()> {
-    let status = Command::new(env!("CARGO")).args(args).status().context("running cargo")?;
-    if !status.success() {
-        bail!("cargo {} failed", args.join(" "));
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn whatever_cargo_test_leaves_out_runs_on_the_two_regions() {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("e2e/Cargo.toml");
+        let manifest: toml::Table = std::fs::read_to_string(manifest).unwrap().parse().unwrap();
+        let targets = manifest["test"].as_array().unwrap().iter();
+        let left_out =
+            targets.filter(|target| target.get("test").and_then(toml::Value::as_bool) == Some(false));
+        let left_out: BTreeSet<&str> = left_out.map(|target| target["name"].as_str().unwrap()).collect();
+        let words = words(&[], None);
+        let run = words.windows(2).filter(|pair| pair[0] == "--test").map(|pair| pair[1]);
+        assert_eq!(run.collect::<BTreeSet<_>>(), left_out);
     }
-    Ok(())
+
+    #[test]
+    fn a_list_without_tests_counts_none() {
+        assert_eq!(
+            listed("abort::a_spec_that_goes_back: test\nswitch::under_load: test\n\n2 tests, 0 benchmarks\n"),
+            2
+        );
+        assert_eq!(listed("0 tests, 0 benchmarks\n"), 0);
+    }
 }
