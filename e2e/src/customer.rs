@@ -50,15 +50,18 @@ impl Customer {
     /// When the lab's facts or the CA cannot be read.
     pub fn start(facts: &Facts, options: &CustomerOptions) -> Result<Self> {
         let seed = options.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
-        eprintln!("   customer: seed {seed}, {} messages/s", options.rate);
         let submit = target(facts, "customer-submit")?;
         let answers = target(facts, "customer-answers")?;
-        let today = services_common::clock::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let now = services_common::clock::now();
+        // The same seed again on one day must not send ids that were answered before.
+        let run = generate::run_of_day(now);
+        eprintln!("   customer: seed {seed}, run {run}, {} messages/s", options.rate);
+        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
         let plan = Plan {
             rate: f64::from(options.rate),
             duration: DURATION,
             wait: LAST_ANSWERS,
-            scenario: Scenario::new(seed, options.bad_share, today),
+            scenario: Scenario::new(seed, options.bad_share, today).in_run(run),
         };
         let ledger = SharedLedger::default();
         let stop = CancellationToken::new();

@@ -14,7 +14,7 @@ use lab::{Facts, Region};
 /// Moves trade-matching there and back on a lab that is up.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Trades a second that the customer sends.
+    /// Messages a second that the customer sends.
     #[arg(long, default_value_t = 100)]
     rate: u32,
     /// The lab's name.
@@ -46,7 +46,7 @@ async fn show(arguments: &Arguments) -> Result<Verdict> {
     let clusters = Clusters::connect(facts).await?;
     step("kubectl apply: trade-matching starts in us-east-1");
     run::start(&clusters, &Choices::active(east)).await?;
-    step(&format!("a customer sends {} trades a second", arguments.rate));
+    step(&format!("a customer sends {} messages a second", arguments.rate));
     let customer =
         Customer::start(facts, &CustomerOptions { rate: arguments.rate, ..CustomerOptions::default() })?;
     customer.answered(200).await?;

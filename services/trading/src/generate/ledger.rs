@@ -110,9 +110,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Nothing lost, nothing doubled.
+    /// Nothing lost, nothing doubled, and everything that was sent was taken: without that, too little was tried.
     pub fn good(&self) -> bool {
-        self.lost == 0 && self.doubled == 0
+        self.lost == 0 && self.doubled == 0 && self.unconfirmed == 0
     }
 }
 
@@ -288,8 +288,10 @@ mod tests {
     #[test]
     fn the_same_answer_again_is_a_repeat_and_another_one_is_a_double() {
         let mut ledger = Ledger::default();
-        ledger.sent("a", at(1));
-        ledger.sent("b", at(1));
+        for id in ["a", "b"] {
+            ledger.sent(id, at(1));
+            ledger.confirmed(id);
+        }
         ledger.answered(answer("a", "1", "x"), at(2));
         ledger.answered(answer("a", "1", "x"), at(3));
         ledger.answered(answer("b", "2", "x"), at(3));
@@ -298,6 +300,14 @@ mod tests {
         ledger.answered(answer("b", "3", "x"), at(4));
         let verdict = ledger.verdict(at(5));
         assert_eq!((verdict.repeats, verdict.doubled, verdict.good()), (1, 2, false));
+    }
+
+    #[test]
+    fn a_verdict_is_not_good_while_a_message_was_never_taken() {
+        let mut ledger = Ledger::default();
+        ledger.sent("a", at(1));
+        let verdict = ledger.verdict(at(2));
+        assert_eq!((verdict.lost, verdict.doubled, verdict.good()), (0, 0, false));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use ledger::{Ledger, Verdict};
-pub use scenario::{Message, Scenario};
+pub use scenario::{Message, Scenario, run_of_day};
 pub use session::Target;
 
 /// Messages that wait to be sent, at most. When it is full the customer falls behind its rate and says so.
@@ -140,7 +140,7 @@ pub async fn from_args(args: GenerateArgs, shutdown: CancellationToken) -> Resul
     }
     let now = services_common::clock::now();
     let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
-    let run_id = args.run_id.unwrap_or_else(|| scenario::run_of_day(now));
+    let run_id = args.run_id.unwrap_or_else(|| run_of_day(now));
     let password = ("--submit-password-file", args.submit_password_file.as_path());
     let submit = Target::from_args(&args, &args.submit_user, password, "customer submit")?;
     let password = ("--answers-password-file", args.answers_password_file.as_path());

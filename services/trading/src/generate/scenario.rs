@@ -29,7 +29,7 @@ const NUMBERS_PER_SECOND: u32 = TRADE_NUMBERS / 86_400;
 /// The run that begins now. The application answers an id once a business date, so runs must not share ids. Two
 /// parties use up a number every eighteen messages on average: runs that do not overlap in time stay apart up to
 /// 2000 messages a second.
-pub(super) fn run_of_day(now: Timestamp) -> u32 {
+pub fn run_of_day(now: Timestamp) -> u32 {
     let second = now.as_second().rem_euclid(86_400);
     u32::try_from(second).unwrap_or_default() * NUMBERS_PER_SECOND
 }
