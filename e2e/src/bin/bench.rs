@@ -1,5 +1,6 @@
 //! What `cargo xtask bench switch` measures on a lab that is up: the customer's longest wait in switches under load, and the
-//! time of switches whose providers are slow by script beside the chain of those waits. Prints every setting used.
+//! time of switches whose providers are slow by script beside the chain of those waits. Prints every setting used and whether
+//! each goal was met. A missed goal is a figure; a lost or doubled message is a failure.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ struct Arguments {
     rounds: u32,
     /// Switches with slow providers, each by a random script.
     #[arg(long, default_value_t = 3)]
-    scripts: u32,
+    slow: u32,
     /// Seed of the scripts.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -38,13 +39,22 @@ struct Arguments {
 /// `drain.holdFor` of the object and the TTL of the lab's names, in seconds.
 const HOLD: f64 = 1.0;
 const TTL: f64 = 1.0;
+/// Goal for the longest wait of a customer in a switch at `GOAL_RATE` messages a second, in seconds.
+const GOAL_WAIT: f64 = 5.0;
+const GOAL_RATE: u32 = 500;
 /// Messages a second while providers are slow: the machine shall not be what is waited for.
 const QUIET_RATE: u32 = 20;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match measure(&Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!(
+                "error: messages were lost, doubled or never taken; the lines above tell in which switch"
+            );
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -52,10 +62,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn measure(arguments: &Arguments) -> Result<()> {
+/// Whether every customer's verdict was good.
+async fn measure(arguments: &Arguments) -> Result<bool> {
     let facts = Facts::read(&arguments.lab)?;
     deploy::install(&facts).await?;
-    let mut bench = Bench { clusters: Clusters::connect(&facts).await?, active: Region::ALL[0] };
+    let mut bench =
+        Bench { clusters: Clusters::connect(&facts).await?, active: Region::ALL[0], harmed: false };
     run::start(&bench.clusters, &Choices::active(bench.active)).await?;
     println!(
         "measured on {} cores, which also carry both regions and the customer",
@@ -72,23 +84,28 @@ async fn measure(arguments: &Arguments) -> Result<()> {
         waits.push(verdict.unavailable_seconds);
     }
     waits.sort_by(f64::total_cmp);
-    if let [least, .., longest] = waits[..] {
-        println!("  from the last answer there to the first one here: {least:.2} to {longest:.2} s");
+    if let (Some(least), Some(longest)) = (waits.first(), waits.last()) {
+        println!(
+            "  longest waits {least:.2} to {longest:.2} s; goal at {GOAL_RATE} messages/s, at most {GOAL_WAIT} s: {}",
+            met(*longest <= GOAL_WAIT)
+        );
     }
     println!(
         "slow providers: hold {HOLD} s, TTL {TTL} s, {QUIET_RATE} messages/s, {} scripts, seed {}",
-        arguments.scripts, arguments.seed
+        arguments.slow, arguments.seed
     );
     let mut random = StdRng::seed_from_u64(arguments.seed);
-    for _ in 0..arguments.scripts {
+    for _ in 0..arguments.slow {
         bench.with_slow_providers(&Script::random(&mut random)).await?;
     }
-    Ok(())
+    Ok(!bench.harmed)
 }
 
 struct Bench {
     clusters: Clusters,
     active: Region,
+    /// Whether a customer lost something, got it twice, or could not send it.
+    harmed: bool,
 }
 
 impl Bench {
@@ -101,7 +118,9 @@ impl Bench {
         let choices = Choices { reason: "benchmark".into(), ..Choices::active(self.active) };
         let parts = run::switch(&self.clusters, &choices).await?;
         customer.answered_more(u64::from(rate)).await?;
-        Ok((parts, customer.finish().await?))
+        let verdict = customer.finish().await?;
+        self.harmed |= !verdict.good();
+        Ok((parts, verdict))
     }
 
     async fn with_slow_providers(&mut self, script: &Script) -> Result<()> {
@@ -112,9 +131,11 @@ impl Bench {
         let (parts, verdict) = measured?;
         let (total, chain) = (total(&parts), script.chain(&parts, moving_the_servers(&lab)?));
         println!(
-            "  {script}: {total:.2} s in all, chain {chain:.2} s, ratio {:.3} (+{:.2} s); {}",
+            "  {script}: {total:.2} s in all, chain {chain:.2} s, ratio {:.3} (+{:.2} s); goal {:.2} s: {}; {}",
             total / chain,
             total - chain,
+            goal(chain),
+            met(total <= goal(chain)),
             words(&verdict)
         );
         Ok(())
@@ -172,10 +193,19 @@ fn moving_the_servers(lab: &Lab) -> Result<f64> {
     Ok(moving.filter_map(|command| command["milliseconds"].as_f64()).sum::<f64>() / 1_000.0)
 }
 
+/// At most this long, in seconds, where others make a switch wait that long.
+fn goal(chain: f64) -> f64 {
+    chain + (chain * 0.02).max(1.0)
+}
+
+fn met(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
+
 fn words(verdict: &Verdict) -> String {
     format!(
-        "customers waited {:.2} s; sent {}, lost {}, doubled {}",
-        verdict.unavailable_seconds, verdict.sent, verdict.lost, verdict.doubled
+        "customers waited {:.2} s; sent {}, lost {}, doubled {}, never taken {}",
+        verdict.unavailable_seconds, verdict.sent, verdict.lost, verdict.doubled, verdict.unconfirmed
     )
 }
 
