@@ -84,9 +84,43 @@ impl<'a> Context<'a> {
         self.world.mine.highest_epoch.max(row).max(peer)
     }
 
+    /// How the writer's row is older than one that either side saw before, in words. `None`: it is not.
+    pub(crate) fn epoch_behind(&self) -> Option<String> {
+        let row = self.lease().filter(|_| self.writer_here())?;
+        let theirs = self.peer().map_or(Epoch(0), |peer| peer.row_epoch);
+        let seen = self.world.mine.row_epoch.max(theirs);
+        (row.epoch < seen).then(|| {
+            format!("the database of {} shows epoch {}, and epoch {seen} was seen before", self.me, row.epoch)
+        })
+    }
+
     /// Whether a hook point is wanted and has not succeeded in this run.
     pub(crate) fn hook_due(&self, point: HookPoint, run: &RunReport) -> bool {
         self.intent.hooks.contains(&point) && !run.hooks_done.contains(&point)
+    }
+
+    /// Whether my own region's database takes writes, so that its copy of the lease is the present truth.
+    pub(crate) fn writer_here(&self) -> bool {
+        self.fresh(&self.world.writable) == Some(&true)
+    }
+
+    /// Whether anyone can write now, as far as this region's database tells.
+    pub(crate) fn writes(&self) -> String {
+        match self.lease().map(|row| (row, row.holder.as_ref())) {
+            None => "it is not known whether anyone can write".to_owned(),
+            Some((row, holder)) if !self.writer_here() => {
+                let holder = holder.map_or("nobody", Region::as_str);
+                format!(
+                    "this region's copy of the lease, which may be behind, names {holder} in epoch {}",
+                    row.epoch
+                )
+            }
+            Some((row, Some(holder))) if row.validity.is_open() => {
+                format!("{holder} holds the lease and can write")
+            }
+            Some((_, Some(holder))) => format!("nobody can write now: the lease of {holder} is not valid"),
+            Some((_, None)) => "nobody can write now".to_owned(),
+        }
     }
 
     /// A run that takes too long asks for a person, says whether anyone can write, and goes on beside it.
@@ -94,12 +128,7 @@ impl<'a> Context<'a> {
         if !self.past(run.opened_at, self.intent.limits.attention) || draft.0.phase == Phase::WaitForUser {
             return;
         }
-        let writes = match self.lease() {
-            Some(row) if row.holder.is_some() => "the lease is held",
-            Some(_) => "nobody can write now",
-            None => "it is not known whether anyone can write",
-        };
-        let reason = format!("{}: takes too long; {writes}", draft.0.reason);
+        let reason = format!("{}: takes too long; {}", draft.0.reason, self.writes());
         draft.finding(Code::RunSlow, reason.clone());
         draft.phase(Phase::WaitForUser, reason);
     }
@@ -131,6 +160,10 @@ impl Draft {
         let highest_epoch = ctx.highest_epoch().max(granted);
         draft.0.steps.push(Step::Record { what, run: Box::new(run), highest_epoch });
         draft
+    }
+
+    pub(crate) fn is_record(&self) -> bool {
+        matches!(self.0.steps.as_slice(), [Step::Record { .. }])
     }
 
     pub(crate) fn phase(&mut self, phase: Phase, reason: impl Into<String>) {

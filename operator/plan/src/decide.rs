@@ -11,7 +11,7 @@ use crate::proofs;
 use crate::report::{Mark, RunReport};
 use crate::step::Recorded;
 use crate::world::{HookResult, World};
-use crate::{release, source, steady, target};
+use crate::{release, source, start, steady, target};
 
 /// Decides what region `me` does next.
 ///
@@ -31,16 +31,21 @@ pub fn decide(now: Timestamp, me: &Region, intent: &Intent, world: &World) -> Pl
     plan.proved = proofs::proved(&ctx);
     match intent.management {
         Management::Manage => plan,
-        Management::Observe => observed_only(plan),
+        Management::Observe => observed_only(plan, world.mine.open_run()),
     }
 }
 
 fn role(ctx: &Context<'_>, blocked: bool) -> Draft {
-    if let Some(run) = ctx.world.mine.open_run() {
-        return in_run(ctx, run);
-    }
-    if ctx.intent.deleting {
+    let run = ctx.world.mine.open_run();
+    // An object that only observes owes nobody anything, not even in mid-run.
+    if ctx.intent.deleting && (run.is_none() || ctx.intent.management == Management::Observe) {
         return release::release(ctx);
+    }
+    if let Some(draft) = steady::restored(ctx) {
+        return draft;
+    }
+    if let Some(run) = run {
+        return in_run(ctx, run);
     }
     let failover = ctx.intent.mine.mode != Mode::Planned;
     if !failover && let Some(draft) = source::accept(ctx, blocked).or_else(|| target::propose(ctx, blocked)) {
@@ -53,13 +58,17 @@ fn in_run(ctx: &Context<'_>, run: &RunReport) -> Draft {
     if let Some(record) = record_hooks(ctx, run) {
         return record;
     }
-    if run.is_start() {
-        steady::start(ctx, run)
+    let mut draft = if run.is_start() {
+        start::advance(ctx, run)
     } else if run.to == *ctx.me {
         target::advance(ctx, run)
     } else {
         source::advance(ctx, run)
+    };
+    if !draft.is_record() {
+        ctx.attention(run, &mut draft);
     }
+    draft
 }
 
 /// Hooks that answered success are written down first: what follows rests on it, and a crash must not forget it.
@@ -78,7 +87,8 @@ fn record_hooks(ctx: &Context<'_>, run: &RunReport) -> Option<Draft> {
 }
 
 /// `managed: Observe`: the same decision, told and not made. Only a leaving object is let go: it owes nobody anything.
-fn observed_only(mut plan: Plan) -> Plan {
+/// A run that is open meanwhile stands still, which a person must know of.
+fn observed_only(mut plan: Plan, run: Option<&RunReport>) -> Plan {
     if plan.phase == Phase::Releasing {
         return plan;
     }
@@ -89,6 +99,13 @@ fn observed_only(mut plan: Plan) -> Plan {
     };
     plan.steps.clear();
     plan.phase = Phase::Observing;
+    if let Some(run) = run {
+        plan.phase = Phase::WaitForUser;
+        plan.reason = format!(
+            "managed is Observe while run {} is open: it stands still until managed is Manage again; {}",
+            run.id, plan.reason
+        );
+    }
     plan
 }
 

@@ -44,7 +44,11 @@ fn spec(ctx: &Context<'_>, found: &mut Vec<Finding>) {
         add(found, Code::FailoverUnavailable, "mode: Failover moves nothing in this version");
     }
     if ctx.intent.approval_required {
-        add(found, Code::ApprovalUnavailable, "approval.required: Always cannot be fulfilled in this version");
+        add(
+            found,
+            Code::ApprovalUnavailable,
+            "approval.required: Always cannot be fulfilled in this version",
+        );
     }
     if let Some(why) = unknown(ctx, &ctx.intent.peer) {
         add(found, Code::PeerUnknown, format!("the object in {}: {why}", ctx.other));
@@ -81,8 +85,15 @@ fn database(ctx: &Context<'_>, found: &mut Vec<Finding>) {
                     format!("the lease of epoch {} has run out; nobody can write", row.epoch),
                 );
             }
+            Some(row) if row.holder.is_none() && ctx.writer_here() && !moving(ctx) => {
+                let message = format!("nobody holds the lease, last epoch {}; nobody can write", row.epoch);
+                add(found, Code::NobodyHolds, message);
+            }
             Some(_) => {}
         }
+    }
+    if let Some(fact) = ctx.epoch_behind() {
+        add(found, Code::EpochBehind, fact);
     }
     if let Some(why) = unknown(ctx, &ctx.world.global_database) {
         add(found, Code::GlobalDatabaseUnknown, format!("RDS API of {}: {why}", ctx.me));
@@ -97,6 +108,11 @@ fn database(ctx: &Context<'_>, found: &mut Vec<Finding>) {
             format!("RDS shows the writer in {writer}, the lease is held by {holder}"),
         );
     }
+}
+
+/// A run between two regions is open here: that nobody holds the lease for a while is a part of it.
+fn moving(ctx: &Context<'_>) -> bool {
+    ctx.world.mine.open_run().is_some_and(|run| !run.is_start())
 }
 
 fn controls(ctx: &Context<'_>, found: &mut Vec<Finding>) {
@@ -133,9 +149,7 @@ fn safety_rules(ctx: &Context<'_>, found: &mut Vec<Finding>) {
 fn name(ctx: &Context<'_>, found: &mut Vec<Finding>) {
     let (Some(name), Some(answered)) = (&ctx.intent.dns_name, ctx.fresh(&ctx.world.dns)) else { return };
     let serves = ctx.lease().is_some_and(|row| {
-        row.holder.as_ref() == Some(ctx.me)
-            && row.opened == Opened::Intake
-            && row.validity.is_open()
+        row.holder.as_ref() == Some(ctx.me) && row.opened == Opened::Intake && row.validity.is_open()
     });
     let settled =
         ctx.world.mine.run.as_ref().is_none_or(|run| {

@@ -93,7 +93,7 @@ fn hook(
     draft: &mut Draft,
 ) -> Hook {
     match run {
-        Some(run) if !run.is_start() && ctx.hook_due(point, run) => {
+        Some(run) if ctx.hook_due(point, run) => {
             draft.step(Step::Hook { point, run: run.id, epoch: row.epoch });
             Hook::Due
         }
@@ -101,14 +101,14 @@ fn hook(
     }
 }
 
-/// A holder whose application control and the other's are both Off turns its own On again; while the other's is
-/// On, or the endpoints do not agree, nothing is widened.
+/// A holder whose row is on the writer, and whose application control and the other's are both Off, turns its own On
+/// again; while the other's is On, or the endpoints do not agree, nothing is widened.
 fn own_app_control_on(ctx: &Context<'_>, draft: &mut Draft) -> bool {
     if ctx.is(ControlRole::App, ctx.me, Switch::On) {
         return true;
     }
     let own_off = ctx.is(ControlRole::App, ctx.me, Switch::Off);
-    if own_off && ctx.is(ControlRole::App, ctx.other, Switch::Off) {
+    if own_off && ctx.is(ControlRole::App, ctx.other, Switch::Off) && ctx.writer_here() {
         flip(ctx, Flipped::AppOn, &[(key(ControlRole::App, ctx.me), Switch::On)], draft);
     } else {
         draft.wait(format!("three ARC endpoints to agree that {}'s application control may be On", ctx.me));
@@ -123,7 +123,7 @@ fn lease_valid(row: &LeaseView, draft: &mut Draft) -> bool {
             draft.wait(format!("the keeper to open epoch {} by its first renewal", row.epoch));
             false
         }
-        Validity::Expired => {
+        Validity::Expired | Validity::Unconfirmed => {
             draft.wait(format!("the keeper to renew the lease of epoch {}", row.epoch));
             false
         }

@@ -18,6 +18,7 @@ mod proofs;
 mod release;
 mod report;
 mod source;
+mod start;
 mod steady;
 mod step;
 mod target;

@@ -23,10 +23,26 @@ pub struct Plan {
     pub proved: Vec<StepKind>,
 }
 
-/// Where the object stands. For people and alerts: at most ten, stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub enum Phase {
+macro_rules! phases {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Where the object stands. For people and alerts: at most ten, stable.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        pub enum Phase { $($(#[$doc])* $name),* }
+
+        impl Phase {
+            /// All phases.
+            pub const ALL: &'static [Phase] = &[$(Phase::$name),*];
+
+            /// The name as it stands in status, events and metrics.
+            pub fn name(self) -> &'static str {
+                match self { $(Phase::$name => stringify!($name)),* }
+            }
+        }
+    };
+}
+
+phases! {
     /// Only watching: `managed: Observe`.
     Observing,
     /// The first grant, or a new one after an interrupted run, is on its way.
@@ -146,4 +162,8 @@ codes! {
     SafetyRulesUnknown = "TR-1021", informs;
     /// The object asks for an approval, which this version cannot give.
     ApprovalUnavailable = "TR-1022", blocks;
+    /// Nobody holds the lease, and no run is about to change that.
+    NobodyHolds = "TR-1023", blocks;
+    /// The lease row is older than one that was seen before: the database was restored from an old copy.
+    EpochBehind = "TR-1024", blocks;
 }

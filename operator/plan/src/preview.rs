@@ -24,7 +24,7 @@ pub struct Preview {
     pub steps: Vec<PreviewStep>,
     /// What this side sees in the way of it.
     pub blocking: Vec<Finding>,
-    /// Digest of all of the above. An act that carries it is refused when the plan has changed.
+    /// Digest of all of the above: whoever acts on a plan compares it, to act on nothing else than what was seen.
     pub hash: String,
 }
 

@@ -19,6 +19,9 @@ pub struct SideReport {
     pub region: Region,
     /// The highest epoch that this side ever saw or was about to grant. Written before the grant.
     pub highest_epoch: Epoch,
+    /// The highest epoch that this side ever saw in the lease row. A row below it was restored from an old copy.
+    #[serde(default)]
+    pub row_epoch: Epoch,
     /// Replicas of each Deployment when this side was last steady and active: what the other side needs to carry the
     /// same load.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -170,7 +173,13 @@ impl RunReport {
 impl SideReport {
     /// The report of a side that has none yet.
     pub fn new(region: &Region) -> Self {
-        Self { region: region.clone(), highest_epoch: Epoch(0), sizes: BTreeMap::new(), run: None }
+        Self {
+            region: region.clone(),
+            highest_epoch: Epoch(0),
+            row_epoch: Epoch(0),
+            sizes: BTreeMap::new(),
+            run: None,
+        }
     }
 
     /// The run that is still open here.

@@ -32,6 +32,13 @@ pub(crate) fn advance(ctx: &Context<'_>, run: &RunReport) -> Draft {
     let Some(row) = ctx.lease() else {
         let mut draft = Draft::new(waiting_phase(run), "the lease row cannot be read, so nothing is decided");
         draft.wait("the database of this region to answer");
+        if run.mark == Mark::Accepted
+            && run.closing_since.is_some_and(|since| ctx.past(since, ctx.intent.drain.deadline))
+        {
+            let reason =
+                format!("ingress of {} is closed and its database does not answer; {}", ctx.me, ctx.writes());
+            draft.phase(Phase::WaitForUser, reason);
+        }
         return draft;
     };
     let released = row.released.as_ref().is_some_and(|released| released.run == run.id);
@@ -85,8 +92,8 @@ fn abort_wish(ctx: &Context<'_>, run: &RunReport) -> Option<String> {
     if ctx.intent.deleting {
         return Some("the object is being deleted".to_owned());
     }
-    if let Some(report) = ctx.peer() {
-        match report.run.as_ref().filter(|part| part.id == run.id) {
+    if let Some(report) = ctx.peer_or_absent() {
+        match report.and_then(|report| report.run.as_ref()).filter(|part| part.id == run.id) {
             Some(part) if part.mark == Mark::Declined => {
                 return Some(format!(
                     "{} declined: {}",
@@ -110,7 +117,9 @@ fn end(ctx: &Context<'_>, run: &RunReport, mark: Mark, why: &str) -> Draft {
     let mut ended = run.clone();
     ended.mark = mark;
     ended.ended_at = Some(ctx.now);
-    ended.reason = Some(why.to_owned());
+    // Policy Proceed has noted what was left.
+    ended.reason =
+        Some(run.reason.as_ref().map_or_else(|| why.to_owned(), |noted| format!("{why}; {noted}")));
     let (phase, what) = match mark {
         Mark::Finished => (Phase::Steady, Recorded::Finished),
         _ => (Phase::Aborting, Recorded::Aborted),
@@ -248,7 +257,6 @@ fn fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &mut Draft)
         }
         Some(_) | None => {
             draft.wait(format!("{} to confirm that it takes over", ctx.other));
-            ctx.attention(run, draft);
         }
     }
 }
@@ -260,7 +268,9 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         Some(Mark::Finished) if drained_hook_due(ctx, run) => return last_hook(ctx, run),
         Some(Mark::Finished) => return end(ctx, run, Mark::Finished, "the new side is active"),
         Some(Mark::Declined) => return take_back(ctx, run, row),
-        None if taken && ctx.peer().is_some() => {
+        None if taken
+            && (ctx.peer_or_absent().is_some() || ctx.past(run.opened_at, ctx.intent.limits.attention)) =>
+        {
             return end(ctx, run, Mark::Finished, "the new side holds the lease and has left the run");
         }
         None if ctx.peer_or_absent().is_some() => return forgotten(ctx, run, row),
@@ -277,9 +287,6 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         draft.step(Step::CloseAnswers);
     }
     draft.wait_until(format!("{} to be active", ctx.other), run.opened_at, ctx.intent.limits.attention);
-    if !taken {
-        ctx.attention(run, &mut draft);
-    }
     draft
 }
 
@@ -307,11 +314,15 @@ fn forgotten(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     if ctx.intent.agreed() == Some(ctx.me) {
         return take_back(ctx, run, row);
     }
-    let reason = format!(
-        "fenced, and {} no longer knows of the run; nobody can write now. Name {} as activeRegion in both copies to \
-         let it take the lease again, then switch anew",
-        ctx.other, ctx.me
-    );
+    let way_out = if ctx.writer_here() {
+        format!(
+            "name {} as activeRegion in both copies to let it take the lease again, then switch anew",
+            ctx.me
+        )
+    } else {
+        format!("the database's writer is not in {}: move it back first, or see the break-glass page", ctx.me)
+    };
+    let reason = format!("fenced, and {} no longer knows of the run; {}; {way_out}", ctx.other, ctx.writes());
     Draft::new(Phase::WaitForUser, reason)
 }
 
@@ -327,7 +338,7 @@ fn take_back(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
             }
         };
     }
-    if ctx.fresh(&ctx.world.writable) != Some(&true) {
+    if !ctx.writer_here() {
         let mut draft = Draft::new(Phase::Aborting, "nobody writes: the lease is to be taken again");
         draft.wait("this region's database to take writes");
         return draft;

@@ -2,10 +2,12 @@
 
 use crate::context::{Context, Draft};
 use crate::holder::{self, Opening};
+use crate::ids::Region;
 use crate::intent::Mode;
 use crate::plan::Phase;
-use crate::report::{Grant, Mark, RunReport};
-use crate::step::{Flipped, Recorded, Step};
+use crate::report::Grant;
+use crate::start;
+use crate::step::{Flipped, Step};
 use crate::world::{ControlKey, ControlRole, LeaseView, Opened, Switch, Validity};
 
 /// What a side does while no run is open.
@@ -17,12 +19,32 @@ pub(crate) fn keep(ctx: &Context<'_>) -> Draft {
     };
     match row.holder.as_ref() {
         Some(holder) if holder == ctx.me => active(ctx, row),
+        Some(_) if start::orphaned(ctx, row) => start::take_over(ctx, row),
         Some(_) => standby(ctx),
         None => vacant(ctx, row),
     }
 }
 
+/// The writer shows an older epoch than either side saw in the row before: the database was restored from an old copy.
+/// What that copy holds, and who writes, only a person can tell.
+pub(crate) fn restored(ctx: &Context<'_>) -> Option<Draft> {
+    let fact = ctx.epoch_behind()?;
+    let reason =
+        format!("{fact}: it was restored from an old copy, so nothing is opened or moved; {}", ctx.writes());
+    Some(Draft::new(Phase::WaitForUser, reason))
+}
+
 fn active(ctx: &Context<'_>, row: &LeaseView) -> Draft {
+    if !ctx.writer_here() {
+        let writer = ctx.writer_region().map_or("nowhere known", Region::as_str);
+        let reason = format!(
+            "{} holds epoch {} by its own database's copy of the lease, but the writer is {writer}; nobody can write in {}",
+            ctx.me, row.epoch, ctx.me
+        );
+        let mut draft = Draft::new(Phase::WaitForUser, reason);
+        draft.wait(format!("the writer to be in {}, or the region that has it to take the lease", ctx.me));
+        return draft;
+    }
     let mut draft = Draft::new(Phase::Steady, format!("active in {}, epoch {}", ctx.me, row.epoch));
     holder::note_unready(ctx, &mut draft);
     let underway = holder::open(ctx, row, None, &mut draft) == Opening::Underway;
@@ -57,15 +79,7 @@ fn limit_again(row: &LeaseView, draft: &mut Draft) {
 /// The other side holds the lease: this side is closed, its controls Off, its workloads at standby size.
 fn standby(ctx: &Context<'_>) -> Draft {
     let mut draft = Draft::new(Phase::Steady, format!("on standby; {} is active", ctx.other));
-    let roles = [ControlRole::App, ControlRole::Intake, ControlRole::Ingress];
-    let off: Vec<(ControlKey, Switch)> = roles
-        .into_iter()
-        .filter(|role| ctx.is(*role, ctx.me, Switch::On))
-        .map(|role| (holder::key(role, ctx.me), Switch::Off))
-        .collect();
-    if !off.is_empty() {
-        draft.step(Step::Flip { what: Flipped::OwnOff, batch: off });
-    }
+    own_off(ctx, &mut draft);
     if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.customers_may_write) {
         draft.step(Step::CloseBroker);
     }
@@ -75,15 +89,30 @@ fn standby(ctx: &Context<'_>) -> Draft {
     draft
 }
 
+/// A side that neither holds the lease nor is about to take it turns its own controls Off.
+fn own_off(ctx: &Context<'_>, draft: &mut Draft) {
+    let off: Vec<(ControlKey, Switch)> = [ControlRole::App, ControlRole::Intake, ControlRole::Ingress]
+        .into_iter()
+        .filter(|role| ctx.is(*role, ctx.me, Switch::On))
+        .map(|role| (holder::key(role, ctx.me), Switch::Off))
+        .collect();
+    if !off.is_empty() {
+        draft.step(Step::Flip { what: Flipped::OwnOff, batch: off });
+    }
+}
+
 /// Nobody holds the lease: the first start, or a switch of the database that was left without a grant. A region
 /// takes it only when both copies name it, its own database is the writer, and the other side has no run open.
 fn vacant(ctx: &Context<'_>, row: &LeaseView) -> Draft {
-    let mut draft = Draft::new(Phase::Starting, "nobody holds the lease");
+    let mut draft = Draft::new(Phase::Starting, format!("nobody holds the lease; {}", ctx.writes()));
     let Some(peer) = ctx.peer_or_absent() else {
         draft.wait(format!("the object in {} to be readable", ctx.other));
         return draft;
     };
     if ctx.intent.agreed() != Some(ctx.me) {
+        if ctx.intent.agreed() == Some(ctx.other) {
+            own_off(ctx, &mut draft);
+        }
         draft.wait(format!("{} to take the lease, or both copies to name one region", ctx.other));
         return draft;
     }
@@ -91,59 +120,13 @@ fn vacant(ctx: &Context<'_>, row: &LeaseView) -> Draft {
         draft.wait(format!("the run that {} has open", ctx.other));
         return draft;
     }
+    if !ctx.writer_here() || ctx.writer_region() != Some(ctx.me) {
+        draft.wait(format!("the database's writer to be in {}", ctx.me));
+        return draft;
+    }
     if row.released.as_ref().is_some_and(|released| released.to != *ctx.me && released.epoch == row.epoch) {
         draft.phase(Phase::WaitForUser, "the lease was released to the other region; nobody can write now");
         return draft;
     }
-    if ctx.fresh(&ctx.world.writable) != Some(&true) || ctx.writer_region() != Some(ctx.me) {
-        draft.wait(format!("the database's writer to be in {}", ctx.me));
-        return draft;
-    }
-    let mut run = RunReport::open(ctx.world.fresh.run, ctx.me, ctx.me, row.epoch, Mark::Begun, ctx.now);
-    run.generation = ctx.intent.mine.generation;
-    run.grant = Some(ctx.next_grant(row));
-    Draft::record(ctx, Phase::Starting, Recorded::Epoch, run)
-}
-
-/// The next steps of a start: a run of one region that takes a lease that nobody holds.
-pub(crate) fn start(ctx: &Context<'_>, run: &RunReport) -> Draft {
-    let mut draft = Draft::new(Phase::Starting, format!("{} takes the lease that nobody holds", ctx.me));
-    let Some(row) = ctx.lease() else {
-        draft.wait("the database of this region to answer");
-        return draft;
-    };
-    let Some(grant) = run.grant else {
-        return end_start(ctx, run, Mark::Declined, "the start carried no grant");
-    };
-    match row.holder.as_ref() {
-        Some(holder) if holder == ctx.me && row.epoch == grant.epoch && row.grant_id == grant.id => {
-            if holder::open(ctx, row, Some(run), &mut draft) == Opening::Open {
-                return end_start(ctx, run, Mark::Finished, "active");
-            }
-        }
-        Some(_) => return end_start(ctx, run, Mark::Declined, "somebody else took the lease first"),
-        None if row.epoch >= grant.epoch => {
-            return end_start(ctx, run, Mark::Declined, "the epoch was used meanwhile");
-        }
-        None => {
-            let app = [(holder::key(ControlRole::App, ctx.me), Switch::On)];
-            if ctx.flipped(&app) {
-                draft.step(Step::Grant { from_epoch: row.epoch, grant, run: run.id });
-            } else if ctx.is(ControlRole::App, ctx.other, Switch::Off) {
-                holder::flip(ctx, Flipped::AppOn, &app, &mut draft);
-            } else {
-                draft.wait(format!("{}'s application control to be Off", ctx.other));
-            }
-        }
-    }
-    draft
-}
-
-fn end_start(ctx: &Context<'_>, run: &RunReport, mark: Mark, why: &str) -> Draft {
-    let mut ended = run.clone();
-    ended.mark = mark;
-    ended.ended_at = Some(ctx.now);
-    ended.reason = Some(why.to_owned());
-    let what = if mark == Mark::Finished { Recorded::Finished } else { Recorded::Declined };
-    Draft::record(ctx, Phase::Starting, what, ended)
+    start::take_over(ctx, row)
 }

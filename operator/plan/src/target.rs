@@ -21,10 +21,7 @@ pub(crate) fn propose(ctx: &Context<'_>, blocked: bool) -> Option<Draft> {
         let why = ended.reason.as_deref().unwrap_or("no reason recorded");
         let mut draft = Draft::new(
             Phase::WaitForUser,
-            format!(
-                "the last run was given up ({why}); {} is active and writes. Change the spec to try again",
-                ctx.other
-            ),
+            format!("the last run was given up ({why}); {}. Change the spec to try again", ctx.writes()),
         );
         draft.finding(Code::RunAborted, format!("run {}: {why}", ended.id));
         return Some(draft);
@@ -64,12 +61,14 @@ fn before_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
     if ctx.intent.deleting {
         return decline(ctx, run, "the object is being deleted");
     }
-    let Some(peer) = ctx.peer() else {
+    let Some(peer) = ctx.peer_or_absent() else {
         let mut draft =
             Draft::new(Phase::Preparing, format!("{} cannot be read, so nothing is decided", ctx.other));
         draft.wait(format!("the object in {} to be readable", ctx.other));
-        ctx.attention(run, &mut draft);
         return draft;
+    };
+    let Some(peer) = peer else {
+        return decline(ctx, run, &format!("{} has no object any more, or no report in it", ctx.other));
     };
     let theirs = peer.run.as_ref().filter(|part| part.id == run.id);
     match theirs.map(|part| (part.mark, part)) {
@@ -123,7 +122,6 @@ fn warm_up(ctx: &Context<'_>, run: &RunReport) -> Draft {
         }
         draft.phase(Phase::Draining, format!("{} empties", ctx.other));
         draft.wait(format!("{} to be fenced", ctx.other));
-        ctx.attention(run, &mut draft);
         return draft;
     }
     if ctx.past(run.opened_at, ctx.intent.limits.warm) {
@@ -163,7 +161,6 @@ fn after_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
             }
         }
     }
-    ctx.attention(run, &mut draft);
     draft
 }
 
@@ -175,7 +172,7 @@ fn granted_in(run: &RunReport, row: &LeaseView) -> bool {
 fn promote(ctx: &Context<'_>, run: &RunReport, row: Option<&LeaseView>, draft: &mut Draft) -> Option<Draft> {
     let batch = app_over(ctx);
     holder::flip(ctx, Flipped::AppOver, &batch, draft);
-    let writable = ctx.fresh(&ctx.world.writable) == Some(&true);
+    let writable = ctx.writer_here();
     if !writable {
         switch_database(ctx, run, draft);
     }

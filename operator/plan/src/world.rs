@@ -81,6 +81,8 @@ pub enum Validity {
     Valid,
     /// Guards refuse until the holder's keeper renews it.
     Expired,
+    /// A standby's copy whose limit has passed: the writer may have renewed it since.
+    Unconfirmed,
     /// Without a limit by a person's act, which is not undone by itself.
     Unlimited,
     /// Handed back without a limit when an object was deleted.
@@ -94,7 +96,7 @@ impl Validity {
     pub fn is_open(self) -> bool {
         match self {
             Validity::Valid | Validity::Unlimited | Validity::HandedBack | Validity::LimitAsked => true,
-            Validity::NeverRenewed | Validity::Expired => false,
+            Validity::NeverRenewed | Validity::Expired | Validity::Unconfirmed => false,
         }
     }
 }

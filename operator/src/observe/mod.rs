@@ -92,18 +92,12 @@ impl Observer<'_> {
         );
         let intent = intent::intent(object, &peer);
         let dns = if sources.name.is_none() { name::by_controls(&controls) } else { name };
-        let peer_report = match intent::present(&peer) {
-            Fact::Known { value, at } => {
-                Fact::known(value.status.as_ref().and_then(|status| status.side.clone()), at)
-            }
-            Fact::Unknown { why } => Fact::unknown(why),
-        };
+        let peer_report = peer.clone().map(|copy| copy.and_then(|copy| copy.status.as_ref()?.side.clone()));
         let hook_results = mine.run.as_ref().map(|run| self.hooks.results(run.id)).unwrap_or_default();
-        let holder = database.get().and_then(|seen| seen.lease.as_ref()?.holder.as_ref());
-        let elsewhere = peer_report.get().and_then(Option::as_ref).filter(|_| holder != Some(self.me));
+        let sizes = sizes(self.me, &mine, peer_report.get().and_then(Option::as_ref), &database);
         let workloads = workloads::observe(
             self.workloads,
-            &Wanted { object, rivals, elsewhere: elsewhere.map(|report| &report.sizes) },
+            &Wanted { object, rivals, sizes },
             clock::now(),
             intent.limits.fact_age,
         );
@@ -150,6 +144,22 @@ impl Observer<'_> {
         };
         let secret = &other.peer.secret_ref;
         self.peers.read(&namespace, &object.name_any(), &secret.name, &secret.key).await
+    }
+}
+
+/// The counts that my Deployments should have when active, where they are told by a report: in a run those of the side
+/// that gives, else those of the other region. A steady active region keeps what it has.
+fn sizes<'a>(
+    me: &Region,
+    mine: &'a SideReport,
+    peer: Option<&'a SideReport>,
+    database: &Fact<Seen>,
+) -> Option<&'a BTreeMap<String, i32>> {
+    let holder = database.get().and_then(|seen| seen.lease.as_ref()?.holder.as_ref());
+    match mine.open_run() {
+        Some(run) if run.from == *me && !run.is_start() => Some(&mine.sizes),
+        None if holder == Some(me) => None,
+        _ => peer.map(|report| &report.sizes),
     }
 }
 

@@ -33,8 +33,8 @@ impl Rival {
 pub(super) struct Wanted<'a> {
     pub(super) object: &'a TradingRegion,
     pub(super) rivals: &'a [Rival],
-    /// Their counts in the other region, unless this one is active.
-    pub(super) elsewhere: Option<&'a BTreeMap<String, i32>>,
+    /// Counts that a report tells; they count where no annotation does.
+    pub(super) sizes: Option<&'a BTreeMap<String, i32>>,
 }
 
 /// The Deployments that this object selects, without those that an older object selects too, as of when the cache was last
@@ -83,13 +83,13 @@ fn sum_up(wanted: &Wanted<'_>, selected: &[Arc<Deployment>], autoscaled: impl Fn
 
 fn workload(wanted: &Wanted<'_>, deployment: &Deployment, autoscaled: bool) -> Workload {
     let annotated = deployment.active_replicas.as_deref().and_then(|text| text.parse::<i32>().ok());
-    let elsewhere = wanted.elsewhere.and_then(|sizes| sizes.get(&deployment.name).copied());
+    let told = wanted.sizes.and_then(|sizes| sizes.get(&deployment.name).copied());
     let wanted = &wanted.object.spec.workloads;
     Workload {
         name: deployment.name.clone(),
         uid: deployment.uid.clone(),
         tier: deployment.labels.get(TIER_LABEL).and_then(|text| text.parse().ok()).unwrap_or_default(),
-        active_replicas: annotated.or(elsewhere).unwrap_or(deployment.replicas).max(wanted.active.floor),
+        active_replicas: annotated.or(told).unwrap_or(deployment.replicas).max(wanted.active.floor),
         standby_replicas: wanted.standby.replicas,
         replicas: deployment.replicas,
         ready: deployment.ready,
@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn alone(object: &TradingRegion) -> Wanted<'_> {
-        Wanted { object, rivals: &[], elsewhere: None }
+        Wanted { object, rivals: &[], sizes: None }
     }
 
     fn object(created: i64) -> TradingRegion {
@@ -173,7 +173,7 @@ mod tests {
         let mut object = object(1);
         object.spec.workloads.active.floor = 1;
         let sizes = BTreeMap::from([("core".to_owned(), 7)]);
-        let wanted = Wanted { elsewhere: Some(&sizes), ..alone(&object) };
+        let wanted = Wanted { sizes: Some(&sizes), ..alone(&object) };
         let replicas =
             |name, annotated| workload(&wanted, &deployment(name, 0, annotated), false).active_replicas;
         assert_eq!(replicas("core", None), 7);

@@ -208,6 +208,7 @@ fn validity(row: &LeaseRow, reading: &Reading) -> Validity {
             WayBack::Asked => Validity::LimitAsked,
         },
         ValidUntil::NegInfinity => Validity::NeverRenewed,
+        ValidUntil::At(end) if end <= reading.clock.now && reading.in_recovery => Validity::Unconfirmed,
         ValidUntil::At(end) if end <= reading.clock.now => Validity::Expired,
         ValidUntil::At(_) if reading.in_recovery || row.server_start == Some(reading.clock.server_start) => {
             Validity::Valid

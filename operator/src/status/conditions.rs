@@ -120,7 +120,12 @@ fn lease_held(inputs: &Inputs<'_>) -> Said {
         }
         Fact::Known { value: Some(row), .. } => row,
     };
+    let writer_here = inputs.world.writable.get() == Some(&true);
     let Some(holder) = &row.holder else {
+        if !writer_here {
+            let message = "this standby last saw that nobody holds the lease; the writer knows";
+            return said(State::Unknown, reason::UNKNOWN, message);
+        }
         return said(State::False, reason::NO_HOLDER, "nobody holds the lease, so nobody can write");
     };
     match row.validity {
@@ -142,6 +147,14 @@ fn lease_held(inputs: &Inputs<'_>) -> Said {
             reason::EXPIRED,
             format!("epoch {} of {holder} waits for its keeper's first renewal", row.epoch),
         ),
+        Validity::Unconfirmed => said(
+            State::Unknown,
+            reason::UNKNOWN,
+            format!(
+                "{holder} held epoch {} when this standby last heard of it; replication is behind",
+                row.epoch
+            ),
+        ),
         Validity::Expired => said(
             State::False,
             reason::EXPIRED,
@@ -151,12 +164,13 @@ fn lease_held(inputs: &Inputs<'_>) -> Said {
 }
 
 fn peer_reachable(inputs: &Inputs<'_>) -> Said {
-    match &inputs.intent.peer {
-        Fact::Known { .. } => said(State::True, reason::AS_WANTED, "the other cluster's object was read"),
-        Fact::Unknown { why } if why.contains("has no TradingRegion") => {
-            said(State::False, reason::NOT_FOUND, why)
+    match (&inputs.intent.peer, &inputs.world.peer) {
+        (Fact::Known { .. }, _) => {
+            said(State::True, reason::AS_WANTED, "the other cluster's object was read")
         }
-        Fact::Unknown { why } => said(State::False, reason::UNREACHABLE, why),
+        // The cluster answered that there is no report, for there is no object.
+        (Fact::Unknown { why }, Fact::Known { .. }) => said(State::False, reason::NOT_FOUND, why),
+        (Fact::Unknown { why }, Fact::Unknown { .. }) => said(State::False, reason::UNREACHABLE, why),
     }
 }
 

@@ -218,6 +218,8 @@ impl Universe {
                 let highest = &mut self.sides[index].report.highest_epoch;
                 assert!(*highest_epoch >= *highest, "the highest epoch never falls");
                 *highest = *highest_epoch;
+                let report = &mut self.sides[index].report;
+                report.row_epoch = report.row_epoch.max(self.lease.epoch);
             }
             Step::Scale { targets, .. } => {
                 for target in targets {
@@ -305,7 +307,7 @@ impl Universe {
                 }
             }
             Step::Grant { from_epoch, grant, .. } => {
-                if row.epoch == *from_epoch && row.holder.is_none() {
+                if row.epoch == *from_epoch && (row.holder.is_none() || !row.validity.is_open()) {
                     row.epoch = grant.epoch;
                     row.grant_id = grant.id;
                     row.holder = Some(region(index));
