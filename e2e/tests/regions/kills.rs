@@ -1,6 +1,7 @@
 //! Either operator killed before and after each step's effect: the same end. The cases come from the list of step
-//! kinds, so that a new step has its cases at once. Each test run takes a share that moves with the day;
-//! `cargo xtask bench kills` takes all, `KILL_CASES=Fence,Grant` those whose names contain these.
+//! kinds, so that a new step has its cases at once. Each test run takes a random share, of
+//! which it prints the seed; `KILL_SEED` takes the same again, `KILL_CASES=Fence,Grant` those whose names contain these, and
+//! `cargo xtask bench kills` all.
 
 use anyhow::{Context as _, Result, ensure};
 use crds::TradingRegionStatus;
@@ -11,6 +12,9 @@ use e2e::timeouts;
 use e2e::wait::{Look, until};
 use kube::api::{Patch, PatchParams};
 use lab::Region;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use region_plan::{Epoch, Mark, Phase, StepKind};
 use serde_json::{Value, json};
 
@@ -108,11 +112,14 @@ fn cases() -> Vec<Case> {
     StepKind::ALL.iter().flat_map(both).collect()
 }
 
-/// All with `KILL_CASES=all`, those whose names contain its parts, or without it the share of the day.
-fn chosen(all: Vec<Case>) -> Result<Vec<Case>> {
-    #[expect(clippy::disallowed_methods, reason = "a switch for the benchmark and for people")]
-    let wish = std::env::var("KILL_CASES").ok();
-    match wish.as_deref() {
+#[expect(clippy::disallowed_methods, reason = "switches for the benchmark and for people")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// All with `KILL_CASES=all`, those whose names contain its parts, or without it a random share.
+fn chosen(mut all: Vec<Case>) -> Result<Vec<Case>> {
+    match variable("KILL_CASES").as_deref() {
         Some("all") => Ok(all),
         Some(parts) => {
             let is_named = |case: &Case| parts.split(',').any(|part| case.name().contains(part));
@@ -121,9 +128,14 @@ fn chosen(all: Vec<Case>) -> Result<Vec<Case>> {
             Ok(named)
         }
         None => {
-            let day = services_common::clock::now().as_second() / 86_400;
-            let first = usize::try_from(day).unwrap_or_default() * SHARE % all.len();
-            Ok(all.iter().cycle().skip(first).take(SHARE).copied().collect())
+            let seed = match variable("KILL_SEED") {
+                Some(text) => text.parse().with_context(|| format!("KILL_SEED {text:?} is not a number"))?,
+                None => rand::random::<u32>().into(),
+            };
+            println!("kill cases by seed: KILL_SEED={seed}");
+            all.shuffle(&mut StdRng::seed_from_u64(seed));
+            all.truncate(SHARE);
+            Ok(all)
         }
     }
 }
@@ -149,7 +161,7 @@ async fn one(case: Case) -> Result<()> {
         Side::Standby => rig.active.peer(),
     };
     let epoch = rig.clusters.status(rig.active).await?.epoch;
-    let deaths = rig.operator_deaths(region).await?;
+    let killed = rig.killed_operators(region).await?;
     let place = format!("{region}/{}/{}", case.moment, case.kind.name());
     let wish = match scenario {
         Scenario::Return => {
@@ -166,17 +178,19 @@ async fn one(case: Case) -> Result<()> {
         Scenario::HolderTurnedOff => by_hand::flipped_and_back(&rig, "app", rig.active).await?,
         Scenario::StandbyTurnedOn => by_hand::flipped_and_back(&rig, "intake", rig.active.peer()).await?,
     }
-    until("the end of an operator", timeouts::NOTICE, async || {
-        let known = rig.operator_deaths(region).await?;
-        let died = known.difference(&deaths).count();
-        Ok(if died == 0 { Look::NotYet("none was killed".to_owned()) } else { Look::Seen(()) })
+    until("an operator to be killed", timeouts::NOTICE, async || {
+        let now = rig.killed_operators(region).await?;
+        let newly =
+            now.values().flatten().any(|container| !killed.values().any(|known| known.contains(container)));
+        Ok(if newly { Look::Seen(()) } else { Look::NotYet("none was".to_owned()) })
     })
     .await?;
     if !matches!(scenario, Scenario::Switch) {
         in_the_same_place(&rig, epoch).await?;
     }
     rig.quiet().await?;
-    wish.now().await
+    wish.now().await?;
+    rig.replace_killed_operators(region).await
 }
 
 fn annotation(value: Option<&str>) -> Value {

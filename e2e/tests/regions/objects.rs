@@ -8,6 +8,7 @@ use e2e::clusters::{APPLICATION, NAMESPACE};
 use e2e::object::{Choices, trading_region};
 use e2e::wait::{Look, until};
 use e2e::{Clusters, run, timeouts};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -99,6 +100,7 @@ async fn an_object_that_is_not_understood_is_told_and_left_alone_and_the_others_
     object["metadata"]["name"] = name.into();
     object["spec"]["managed"] = LATER.into();
 
+    let since = services_common::clock::now();
     let definition = redefined(&rig.clusters, region, with_a_later_value).await?;
     let api = untyped(&rig.clusters, region);
     accepted(&api, name, &object).await?;
@@ -109,10 +111,12 @@ async fn an_object_that_is_not_understood_is_told_and_left_alone_and_the_others_
     });
     definition.now().await?;
 
-    let told = told_by_event(&rig.clusters, region, name, "Undecodable").await?;
+    let told = told_by_event(&rig, region, name, since).await?;
     assert!(told.contains(LATER), "{told}");
+    says_not_understood(&api, name).await?;
     let left = api.get(name).await?;
-    assert!(left.finalizers().is_empty() && left.data.get("status").is_none(), "{left:?}");
+    let status = left.data["status"].as_object().context("a status")?;
+    assert!(left.finalizers().is_empty() && status.keys().eq(["conditions"]), "{left:?}");
     // The object that is understood is still worked on: its next generation is seen, and it has nothing to tell.
     run::start(&rig.clusters, &Choices { reason: "beside a broken one".into(), ..Choices::active(region) })
         .await?;
@@ -123,19 +127,47 @@ async fn an_object_that_is_not_understood_is_told_and_left_alone_and_the_others_
     unharmed(customer).await
 }
 
-/// The note of an event about that object.
-async fn told_by_event(clusters: &Clusters, region: Region, name: &str, reason: &str) -> Result<String> {
-    let events: Api<Event> = Api::namespaced(clusters.client(region), NAMESPACE);
-    until(&format!("an event {reason} about {name}"), timeouts::NOTICE, async || {
+/// The status and reason of a condition, as they stand in the object.
+fn condition(object: &DynamicObject, type_: &str) -> (Value, Value) {
+    let all = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    let found = all.into_iter().flatten().find(|condition| condition["type"] == type_);
+    found.map_or_else(Default::default, |found| (found["status"].clone(), found["reason"].clone()))
+}
+
+/// Waits until a condition says this.
+async fn says(api: &Api<DynamicObject>, name: &str, type_: &str, wanted: [&str; 2]) -> Result<()> {
+    until(&format!("{type_} of {name} to be {wanted:?}"), timeouts::NOTICE, async || {
+        let said = condition(&api.get(name).await?, type_);
+        Ok(if said == (wanted[0].into(), wanted[1].into()) {
+            Look::Seen(())
+        } else {
+            Look::NotYet(format!("it is {said:?}"))
+        })
+    })
+    .await
+}
+
+/// The object says of itself that it is not understood.
+async fn says_not_understood(api: &Api<DynamicObject>, name: &str) -> Result<()> {
+    says(api, name, "Valid", ["False", "Undecodable"]).await?;
+    says(api, name, "Ready", ["Unknown", "Undecodable"]).await
+}
+
+/// The note of a warning about that object that was given since then: it is not understood.
+async fn told_by_event(rig: &Rig, region: Region, name: &str, since: Timestamp) -> Result<String> {
+    let events: Api<Event> = Api::namespaced(rig.clusters.client(region), NAMESPACE);
+    let told = |event: &Event| {
+        let last =
+            event.series.as_ref().map(|series| &series.last_observed_time).or(event.event_time.as_ref());
+        event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(name))
+            && event.reason.as_deref() == Some("Undecodable")
+            && last.is_some_and(|time| time.0 >= since)
+    };
+    until(&format!("a warning that {name} is not understood"), timeouts::NOTICE, async || {
         let all = events.list(&ListParams::default()).await?;
-        let about = |event: &Event| {
-            event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(name))
-        };
-        let notes: Vec<Event> = all.into_iter().filter(about).collect();
-        let note = notes.iter().find(|event| event.reason.as_deref() == Some(reason));
-        Ok(match note {
+        Ok(match all.iter().find(|event| told(event)) {
             Some(event) => Look::Seen(event.note.clone().unwrap_or_default()),
-            None => Look::NotYet(format!("{} other events about it", notes.len())),
+            None => Look::NotYet(format!("{} other events", all.items.len())),
         })
     })
     .await
@@ -148,9 +180,10 @@ async fn a_peer_with_another_version_of_the_definition_is_told_and_does_not_stop
     let customer = rig.customer().await?;
 
     // Its object holds what this version does not know.
+    let since = services_common::clock::now();
     let definition = redefined(&rig.clusters, standby, with_a_later_value).await?;
     let object = untyped(&rig.clusters, standby);
-    let managed = |value: &'static str| json!({"apiVersion": "regions.trading.dev/v1alpha1", "kind": "TradingRegion", "spec": {"managed": value}});
+    let managed = |value: &'static str| json!({"spec": {"managed": value}});
     let writer = object.clone();
     let back = Undo::new("spec.managed", async move {
         let patch = Patch::Merge(managed("Manage"));
@@ -163,9 +196,13 @@ async fn a_peer_with_another_version_of_the_definition_is_told_and_does_not_stop
     })
     .await?;
     rig.tells(rig.active, Code::PeerUnknown, "is not understood by this version").await?;
-    told_by_event(&rig.clusters, standby, APPLICATION, "Undecodable").await?;
+    told_by_event(&rig, standby, APPLICATION, since).await?;
+    says_not_understood(&object, APPLICATION).await?;
+    let report = |object: &DynamicObject| object.data.pointer("/status/side").cloned();
+    assert!(report(&object.get(APPLICATION).await?).is_some(), "the report of the side was dropped");
     customer.answered_more(20).await?;
     back.now().await?;
+    says(&object, APPLICATION, "Valid", ["True", "AsWanted"]).await?;
     definition.now().await?;
     rig.quiet().await?;
 
@@ -198,17 +235,19 @@ fn controls(clusters: &Clusters) -> Result<Value> {
     Ok(state["controls"].as_array().into_iter().flatten().map(of).collect())
 }
 
+/// All that an operator might change of an application: Deployments of both regions and routing controls.
+pub async fn touchable(clusters: &Clusters) -> Result<impl PartialEq + std::fmt::Debug + use<>> {
+    let [first, second] = Region::ALL;
+    let both = [deployments(clusters, first).await?, deployments(clusters, second).await?];
+    assert!(both.iter().all(|one| one.len() >= 3), "{both:?}");
+    Ok((both, controls(clusters)?))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_that_select_nothing_or_what_an_older_one_has_say_so_and_touch_nothing() -> Result<()> {
     let rig = Rig::ready().await?;
     let customer = rig.customer().await?;
-    let everything = async || -> Result<_> {
-        let [first, second] = Region::ALL;
-        let first = deployments(&rig.clusters, first).await?;
-        Ok((first, deployments(&rig.clusters, second).await?, controls(&rig.clusters)?))
-    };
-    let before = everything().await?;
-    assert!(before.0.len() >= 3, "{before:?}");
+    let before = touchable(&rig.clusters).await?;
 
     let named = |name: &str| -> Result<TradingRegion> {
         let mut object = trading_region(&rig.clusters.facts, &Choices::active(rig.active))?;
@@ -233,7 +272,7 @@ async fn objects_that_select_nothing_or_what_an_older_one_has_say_so_and_touch_n
         rig.gone(&same.name_any(), region).await?;
         rig.gone(&nobody.name_any(), region).await?;
     }
-    assert_eq!(everything().await?, before, "no Deployment and no routing control was touched");
+    assert_eq!(touchable(&rig.clusters).await?, before, "no Deployment and no routing control was touched");
     rig.quiet().await?;
     unharmed(customer).await
 }

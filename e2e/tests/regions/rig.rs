@@ -1,6 +1,6 @@
 //! What each test begins with: both charts installed once, the object applied, both sides steady.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use crds::TradingRegionStatus;
@@ -135,14 +135,28 @@ impl Rig {
         Ok(())
     }
 
-    /// Containers of a region's operators that ended with a failure, as far as kubelet remembers them.
-    pub async fn operator_deaths(&self, region: Region) -> Result<BTreeSet<String>> {
+    /// Operators of a region that ended with a failure: their containers, as far as kubelet remembers them, by pod.
+    pub async fn killed_operators(&self, region: Region) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let (api, all) = self.operators(region);
-        let statuses = api.list(&all).await?.into_iter().filter_map(|pod| pod.status?.container_statuses);
-        let states = statuses.flatten().flat_map(|container| [container.state, container.last_state]);
-        let ends = states.flatten().filter_map(|state| state.terminated).filter(|end| end.exit_code != 0);
-        Ok(ends.filter_map(|end| end.container_id).collect())
+        let pods = api.list(&all).await?.into_iter();
+        Ok(pods.map(|pod| (pod.name_any(), failed(&pod))).filter(|(_, failed)| !failed.is_empty()).collect())
     }
+
+    /// Replaces the pods of killed operators: kubelet would wait longer each time before it starts them again.
+    pub async fn replace_killed_operators(&self, region: Region) -> Result<()> {
+        let (api, _) = self.operators(region);
+        for pod in self.killed_operators(region).await?.keys() {
+            api.delete(pod, &DeleteParams::default()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn failed(pod: &Pod) -> BTreeSet<String> {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let states = containers.flat_map(|container| [&container.state, &container.last_state]).flatten();
+    let ends = states.filter_map(|state| state.terminated.as_ref()).filter(|end| end.exit_code != 0);
+    ends.filter_map(|end| end.container_id.clone()).collect()
 }
 
 /// The customer's last word: trades are answered, none was lost or doubled.
