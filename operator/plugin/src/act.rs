@@ -36,7 +36,7 @@ pub enum Verdict {
     /// It is.
     Reached,
     /// A person is asked.
-    Waits(String),
+    WaitForUser(String),
     /// The run was given up and the old region is active again.
     GivenUp(String),
 }
@@ -95,7 +95,8 @@ pub fn may_switch<'a>(
     if let Some(region) = view.regions.iter().find(|region| region.silent()) {
         let why =
             format!("the operator in {} is silent; what it said last is too old to act on", region.name);
-        return refuse(Exit::Refused, why, "kubectl get pods -n trading-region-operator");
+        let next = format!("kubectl --context {} get pods -n trading-region-operator", region.context);
+        return refuse(Exit::Refused, why, next);
     }
     match confirmed {
         Some(hash) if hash != plan.hash => refuse(
@@ -161,8 +162,8 @@ pub fn reached(view: &View, goal: &Goal) -> Verdict {
     if !answered {
         return Verdict::Open;
     }
-    if view.exit() == Exit::Waits {
-        return Verdict::Waits(view.summary.clone());
+    if view.exit() == Exit::WaitForUser {
+        return Verdict::WaitForUser(view.summary.clone());
     }
     if view.run.is_some() {
         return Verdict::Open;

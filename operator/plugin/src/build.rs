@@ -192,13 +192,17 @@ fn findings<'a>(all: impl Iterator<Item = (&'a str, &'a region_plan::Finding)>) 
         let code = finding.code.text();
         match views.iter_mut().find(|view| view.code == code && view.message == finding.message) {
             Some(view) => view.regions.push(region.to_owned()),
-            None => views.push(FindingView {
-                code: code.to_owned(),
-                regions: vec![region.to_owned()],
-                message: finding.message.clone(),
-                blocks: finding.code.blocks(),
-                next: crate::explain::next_of(finding.code).unwrap_or_default().to_owned(),
-            }),
+            None => {
+                let entry = crate::explain::explain(code);
+                views.push(FindingView {
+                    code: code.to_owned(),
+                    regions: vec![region.to_owned()],
+                    message: finding.message.clone(),
+                    blocks: finding.code.blocks(),
+                    next: entry.as_ref().map(|entry| entry.next.to_owned()).unwrap_or_default(),
+                    docs: entry.map(|entry| entry.docs).unwrap_or_default(),
+                });
+            }
         }
     }
     views.sort_by(|a, b| b.blocks.cmp(&a.blocks).then_with(|| a.code.cmp(&b.code)));
@@ -294,7 +298,7 @@ fn judge(view: &View, copies: &[Copy], statuses: &[(&str, &TradingRegionStatus)]
     let phase = |wanted: Phase| statuses.iter().find(|(_, status)| status.phase == Some(wanted));
     if let Some((name, status)) = phase(Phase::WaitForUser) {
         return (
-            "Waits",
+            "WaitForUser",
             format!("{name} waits for a person: {}", status.reason.as_deref().unwrap_or("no reason given")),
         );
     }

@@ -158,8 +158,9 @@ pub struct HistoryArgs {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// A code such as TR-1001 [default: list all]
-    pub code: Option<String>,
+    /// Codes such as TR-1001 [default: list all]
+    #[arg(value_name = "CODE")]
+    pub codes: Vec<String>,
 }
 
 /// `completion`.

@@ -107,11 +107,6 @@ impl Cluster {
         }
     }
 
-    /// A cluster behind a client that exists already.
-    pub fn with_client(context: &str, namespace: &str, client: Client) -> Self {
-        Self { context: context.to_owned(), namespace: namespace.to_owned(), client: Ok(client) }
-    }
-
     /// Reads the object: the named one, or the only one of the namespace. Ends within two seconds.
     pub async fn read(&self, name: Option<&str>) -> Result<Box<TradingRegion>, CopyError> {
         let api = self.api()?;

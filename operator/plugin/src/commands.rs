@@ -1,5 +1,6 @@
 //! One function for each command: read, build the view, show it; acts ask first and wait for the end.
 
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -50,15 +51,39 @@ impl Failure {
     }
 }
 
+/// How far an act has come: what is true when a key interrupts it.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Nothing,
+    Changing,
+    Changed,
+}
+
+impl Stage {
+    fn interrupted(self) -> &'static str {
+        match self {
+            Stage::Nothing => "nothing was changed",
+            Stage::Changing => {
+                "the copies were just being changed; see kubectl region status, \
+                 then kubectl region abort, or the same command again"
+            }
+            Stage::Changed => "what was started goes on: kubectl region status",
+        }
+    }
+}
+
 /// Runs one command and says how it ended.
+///
+/// After an interruption a question may still wait for its answer: end the runtime without waiting for that.
 pub async fn run(options: Cli) -> Exit {
     let global = &options.global;
+    let stage = Cell::new(Stage::Nothing);
     let work = async {
         match &options.command {
             Command::Status(args) => status(global, args).await,
             Command::Plan(args) => plan(global, args).await,
-            Command::Switch(args) => switch(global, args).await,
-            Command::Abort(args) => abort(global, args).await,
+            Command::Switch(args) => switch(global, args, &stage).await,
+            Command::Abort(args) => abort(global, args, &stage).await,
             Command::History(args) => history(global, args).await,
             Command::Explain(args) => show_findings(global, args),
             Command::Completion(args) => {
@@ -69,11 +94,15 @@ pub async fn run(options: Cli) -> Exit {
         }
     };
     let ended = tokio::select! {
-        ended = work => ended,
+        // First, so that the key is listened to before anything begins.
+        biased;
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("interrupted; what was started goes on: kubectl region status");
+            // The terminal has just shown the key on the line of the question.
+            let line_end = if std::io::stderr().is_terminal() { "\n" } else { "" };
+            eprintln!("{line_end}interrupted; {}", stage.get().interrupted());
             return Exit::Interrupt;
         }
+        ended = work => ended,
     };
     ended.unwrap_or_else(|failure| {
         eprintln!("kubectl region: {failure}");
@@ -144,7 +173,7 @@ async fn plan(global: &Global, args: &PlanArgs) -> Result<Exit, Failure> {
     }
 }
 
-async fn switch(global: &Global, args: &SwitchArgs) -> Result<Exit, Failure> {
+async fn switch(global: &Global, args: &SwitchArgs, stage: &Cell<Stage>) -> Result<Exit, Failure> {
     let (clusters, _, view) = look(global, args.name.as_deref(), Some(&args.region)).await?;
     if view.active.as_ref() == Some(&args.region) && view.wanted.as_ref() == Some(&args.region) {
         eprintln!("{} is active already", args.region);
@@ -153,18 +182,19 @@ async fn switch(global: &Global, args: &SwitchArgs) -> Result<Exit, Failure> {
     let seen = may_switch(&view, &args.region, args.confirm.as_deref())?;
     if args.confirm.is_none() {
         eprint!("{}", text::plan(&view, seen));
-        ask(&format!("Type {} to switch: ", args.region), &args.region, &format!("--confirm {}", seen.hash))?;
+        ask(&format!("Type {} to switch: ", args.region), &args.region, &format!("--confirm {}", seen.hash))
+            .await?;
     }
     // What was agreed to is read again: it may have changed while a person was thinking.
     let wish = Wish { region: &args.region, reason: &args.reason, plan_hash: Some(&seen.hash) };
     let (name, hash) = (view.name.clone(), seen.hash.clone());
     let may = |view: &View| may_switch(view, &args.region, Some(&hash)).map(|_| ());
-    let (generations, mut view) = change_both(&clusters, &name, &wish, may).await?;
+    let (generations, mut view) = change_both(&clusters, &name, &wish, stage, may).await?;
     let goal = Goal { region: args.region.clone(), generations, aborts: None };
     finish(global, &clusters, &mut view, &goal, args.no_wait, args.timeout).await
 }
 
-async fn abort(global: &Global, args: &AbortArgs) -> Result<Exit, Failure> {
+async fn abort(global: &Global, args: &AbortArgs, stage: &Cell<Stage>) -> Result<Exit, Failure> {
     let (clusters, _, view) = look(global, args.name.as_deref(), None).await?;
     let (back_to, run) = may_abort(&view)?;
     let id = run.clone().unwrap_or_else(|| "none".to_owned());
@@ -177,7 +207,7 @@ async fn abort(global: &Global, args: &AbortArgs) -> Result<Exit, Failure> {
         None => {
             eprint!("{}", text::status(&view, style(global)));
             eprintln!("Both copies will want {back_to} again. If Git is their source, change it there too.");
-            ask(&format!("Type {back_to} to go back: "), &back_to, &format!("--confirm {id}"))?;
+            ask(&format!("Type {back_to} to go back: "), &back_to, &format!("--confirm {id}")).await?;
         }
     }
     let wish = Wish { region: &back_to, reason: &args.reason, plan_hash: None };
@@ -190,7 +220,7 @@ async fn abort(global: &Global, args: &AbortArgs) -> Result<Exit, Failure> {
         }),
         Err(refusal) => Err(refusal),
     };
-    let (generations, mut view) = change_both(&clusters, &view.name, &wish, same_run).await?;
+    let (generations, mut view) = change_both(&clusters, &view.name, &wish, stage, same_run).await?;
     let goal = Goal { region: back_to.clone(), generations, aborts: Some(id) };
     finish(global, &clusters, &mut view, &goal, args.no_wait, args.timeout).await
 }
@@ -217,13 +247,14 @@ async fn history(global: &Global, args: &HistoryArgs) -> Result<Exit, Failure> {
 }
 
 fn show_findings(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
-    let found =
-        match &args.code {
-            Some(code) => vec![explain::explain(code).ok_or_else(|| {
-                Failure::Usage(format!("no finding {code}; kubectl region explain lists all"))
-            })?],
-            None => explain::entries(),
-        };
+    let explained = |code: &String| {
+        let unknown = || Failure::Usage(format!("no finding {code}; kubectl region explain lists all"));
+        explain::explain(code).ok_or_else(unknown)
+    };
+    let found = match args.codes.as_slice() {
+        [] => explain::entries(),
+        codes => codes.iter().map(explained).collect::<Result<_, _>>()?,
+    };
     if global.output == Output::Json {
         put(&(serde_json::to_string_pretty(&found)? + "\n"))?;
         return Ok(Exit::Ok);
@@ -231,22 +262,26 @@ fn show_findings(global: &Global, args: &ExplainArgs) -> Result<Exit, Failure> {
     for entry in &found {
         let weight = if entry.blocks { "blocks" } else { "informs" };
         put(&format!("{} {} ({weight}): {}\n", entry.code, entry.name, entry.meaning))?;
-        if args.code.is_some() {
-            put(&format!("cause: {}\nnext:  {}\n", entry.cause, entry.next))?;
+        if !args.codes.is_empty() {
+            put(&format!("cause: {}\nnext:  {}\ndocs:  {}\n", entry.cause, entry.next, entry.docs))?;
         }
     }
     Ok(Exit::Ok)
 }
 
 /// Asks for a word. Without a terminal nobody can answer: the flag that replaces the answer is named.
-fn ask(question: &str, expected: &str, instead: &str) -> Result<(), Failure> {
+async fn ask(question: &str, expected: &str, instead: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(format!("nobody can be asked here: add {instead}")));
     }
     eprint!("{question}");
     std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
+    // On a thread of its own: while a person thinks, an interruption must be heard.
+    let read = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = read.await.map_err(std::io::Error::other)??;
     if answer.trim() == expected {
         return Ok(());
     }
@@ -265,6 +300,7 @@ async fn change_both(
     clusters: &[Cluster],
     name: &str,
     wish: &Wish<'_>,
+    stage: &Cell<Stage>,
     may: impl Fn(&View) -> Result<(), Refusal>,
 ) -> Result<(Vec<i64>, View), Failure> {
     let mut generations: Vec<Option<i64>> = vec![None; clusters.len()];
@@ -277,6 +313,7 @@ async fn change_both(
             may(&view)?;
         }
         let Some(next) = generations.iter().position(Option::is_none) else {
+            stage.set(Stage::Changed);
             let ordered = view.regions.iter().map(|region| position(&copies, &region.context));
             return Ok((
                 ordered.map(|at| at.and_then(|at| generations[at]).unwrap_or_default()).collect(),
@@ -284,6 +321,7 @@ async fn change_both(
             ));
         };
         attempts += 1;
+        stage.set(Stage::Changing);
         let result = match &copies[next].object {
             Ok(object) => clusters[next].wish(object, wish).await,
             Err(why) => Err(why.clone()),
@@ -332,9 +370,9 @@ async fn finish(
     show(global, view, || text::status(view, style(global)))?;
     Ok(match verdict {
         Verdict::Reached | Verdict::Open => Exit::Ok,
-        Verdict::Waits(why) => {
+        Verdict::WaitForUser(why) => {
             eprintln!("{why}");
-            Exit::Waits
+            Exit::WaitForUser
         }
         Verdict::GivenUp(why) => {
             eprintln!("the run was given up: {why}");

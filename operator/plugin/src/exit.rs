@@ -16,7 +16,7 @@ pub enum Exit {
     /// Something needs attention; trading goes on.
     Degraded,
     /// A person is asked.
-    Waits,
+    WaitForUser,
     /// Refused by a safety rule; nothing was changed.
     Refused,
     /// The other region could not be read.
@@ -25,7 +25,7 @@ pub enum Exit {
     Skew,
     /// Time is up; what was started goes on.
     Timeout,
-    /// Interrupted by a key; what was started goes on.
+    /// Interrupted by a key; the message says whether anything was changed. What was started goes on.
     Interrupt,
 }
 
@@ -36,7 +36,7 @@ impl Exit {
         Exit::Failed,
         Exit::Usage,
         Exit::Degraded,
-        Exit::Waits,
+        Exit::WaitForUser,
         Exit::Refused,
         Exit::PeerUnknown,
         Exit::Skew,
@@ -51,7 +51,7 @@ impl Exit {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Degraded => 3,
-            Exit::Waits => 4,
+            Exit::WaitForUser => 4,
             Exit::Refused => 5,
             Exit::PeerUnknown => 6,
             Exit::Skew => 7,

@@ -1,9 +1,10 @@
 //! What a finding means, offline: the page of the documentation is part of the program.
 
-use region_plan::Code;
 use serde::Serialize;
 
 const PAGE: &str = include_str!("../../../docs/findings.md");
+/// Its place in the repository.
+const PAGE_PATH: &str = "docs/findings.md";
 
 /// One finding explained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +21,8 @@ pub struct Entry {
     pub cause: &'static str,
     /// What to do next.
     pub next: &'static str,
+    /// Where the documentation has it.
+    pub docs: String,
 }
 
 /// All entries of the page, in its order.
@@ -30,11 +33,6 @@ pub fn entries() -> Vec<Entry> {
 /// The entry of a code, however it is capitalised.
 pub fn explain(code: &str) -> Option<Entry> {
     entries().into_iter().find(|entry| entry.code.eq_ignore_ascii_case(code.trim()))
-}
-
-/// What to do next about a code.
-pub(crate) fn next_of(code: Code) -> Option<&'static str> {
-    explain(code.text()).map(|entry| entry.next)
 }
 
 fn entry(section: &'static str) -> Option<Entry> {
@@ -48,11 +46,14 @@ fn entry(section: &'static str) -> Option<Entry> {
         meaning: part("Meaning:")?,
         cause: part("Cause:")?,
         next: part("Next:")?,
+        docs: format!("{PAGE_PATH}#{}-{}", code.to_lowercase(), name.to_lowercase()),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use region_plan::Code;
+
     use super::*;
 
     #[test]

@@ -15,7 +15,12 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(kubectl_region::run(options)).into(),
+        Ok(runtime) => {
+            let exit = runtime.block_on(kubectl_region::run(options));
+            // A thread may still wait for an answer that nobody needs any more.
+            runtime.shutdown_background();
+            exit.into()
+        }
         Err(why) => {
             eprintln!("kubectl region: no runtime: {why}");
             kubectl_region::Exit::Failed.into()

@@ -31,7 +31,7 @@ impl Style {
     fn verdict(self, verdict: &str) -> String {
         let code = match verdict {
             "Ok" => "32",
-            "Degraded" | "Waits" => "33",
+            "Degraded" | "WaitForUser" => "33",
             _ => "31",
         };
         self.paint(code, verdict)
@@ -75,7 +75,10 @@ pub fn status(view: &View, style: Style) -> String {
             lines.push(finding_line(finding));
         }
         more(&mut lines, view.findings.len(), MOST_FINDINGS, "findings");
-        lines.push(cut(&format!("next: kubectl region explain {}", view.findings[0].code)));
+        let mut codes: Vec<&str> =
+            view.findings.iter().take(MOST_FINDINGS).map(|finding| finding.code.as_str()).collect();
+        codes.dedup();
+        lines.push(cut(&format!("next: kubectl region explain {}", codes.join(" "))));
     }
     lines.truncate(LINES);
     lines.join("\n") + "\n"
@@ -303,12 +306,12 @@ fn span(seconds: i64) -> String {
     }
 }
 
-/// Never wider than the screen; what is cut says so. Control characters of others never reach the terminal.
 /// What people or providers wrote must not steer the terminal.
 fn clean(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// Never wider than the screen; what is cut says so.
 fn cut(line: &str) -> String {
     let clean = clean(line);
     if clean.chars().count() <= COLUMNS {

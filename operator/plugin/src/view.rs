@@ -3,6 +3,7 @@
 use crds::RunSummary;
 use jiff::{SignedDuration, Timestamp};
 use region_plan::Mark;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
@@ -11,7 +12,7 @@ use crate::exit::Exit;
 pub(crate) const PERIOD: SignedDuration = SignedDuration::from_secs(10);
 
 /// What is true of one application, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct View {
     /// `regions.trading.dev/view/v1`.
@@ -28,7 +29,7 @@ pub struct View {
     pub epoch: Option<u64>,
     /// The region that both copies want; absent if they differ or one is unknown.
     pub wanted: Option<String>,
-    /// `Ok`, `Degraded`, `Waits`, `PeerUnknown` or `Skew`.
+    /// `Ok`, `Degraded`, `WaitForUser`, `PeerUnknown` or `Skew`.
     pub verdict: String,
     /// One sentence.
     pub summary: String,
@@ -47,7 +48,7 @@ pub struct View {
 }
 
 /// One region.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegionView {
     /// Its name.
@@ -89,7 +90,7 @@ pub struct RegionView {
 }
 
 /// A number with its age.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reading {
     /// What it is.
@@ -105,7 +106,7 @@ pub struct Reading {
 }
 
 /// A run, open or ended, put together from both copies.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunView {
     /// As the copies have it; steps of both regions in the order of their start.
@@ -118,7 +119,7 @@ pub struct RunView {
 }
 
 /// Something that is waited for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitView {
     /// Who waits.
@@ -132,7 +133,7 @@ pub struct WaitView {
 }
 
 /// A finding and where it leads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FindingView {
     /// Its code.
@@ -145,10 +146,12 @@ pub struct FindingView {
     pub blocks: bool,
     /// What to do next.
     pub next: String,
+    /// Where the documentation has it.
+    pub docs: String,
 }
 
 /// What a switch would do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanView {
     /// Where to.
@@ -179,7 +182,7 @@ impl View {
     pub fn exit(&self) -> Exit {
         match self.verdict.as_str() {
             "Ok" => Exit::Ok,
-            "Waits" => Exit::Waits,
+            "WaitForUser" => Exit::WaitForUser,
             "PeerUnknown" => Exit::PeerUnknown,
             "Skew" => Exit::Skew,
             _ => Exit::Degraded,

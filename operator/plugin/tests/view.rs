@@ -1,106 +1,13 @@
 //! Recorded states: what the view says of each, as text and as JSON, and how commands end in it.
 #![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
-use std::path::{Path, PathBuf};
+mod recorded;
 
-use crds::TradingRegion;
 use jiff::Timestamp;
 use kubectl_region::{
-    COLUMNS, Copy, CopyError, Exit, LINES, Style, View, build, history, may_abort, may_switch, plan, status,
+    COLUMNS, Exit, LINES, Style, View, build, history, may_abort, may_switch, plan, status,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    now: Timestamp,
-    exit: Codes,
-    east: Side,
-    west: Side,
-}
-
-/// What commands end with in the state.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Codes {
-    status: u8,
-    switch: u8,
-    abort: u8,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Side {
-    #[serde(default)]
-    generation: i64,
-    wants: Option<String>,
-    status: Option<Value>,
-    unreachable: Option<String>,
-    not_understood: Option<String>,
-}
-
-fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
-}
-
-fn states() -> Vec<(String, State)> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder("states")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let read = |file: &PathBuf| {
-        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(file).unwrap();
-        let state = serde_saphyr::from_str(&text).unwrap_or_else(|why| panic!("{name}: {why}"));
-        (name, state)
-    };
-    files.iter().map(read).collect()
-}
-
-fn example() -> Value {
-    serde_saphyr::from_str(include_str!("../../../crds/examples/trade-matching.yaml")).unwrap()
-}
-
-fn copy(context: &str, side: &Side) -> Copy {
-    let context = context.to_owned();
-    let failed = |object| Copy { context: context.clone(), region: None, object: Err(object) };
-    if let Some(why) = &side.unreachable {
-        return failed(CopyError::Unreachable { context: context.clone(), why: why.clone() });
-    }
-    if let Some(why) = &side.not_understood {
-        return failed(CopyError::Skew { context: context.clone(), why: why.clone() });
-    }
-    let mut object = example();
-    object["metadata"]["generation"] = json!(side.generation);
-    object["spec"]["activeRegion"] = json!(side.wants);
-    if let Some(status) = &side.status {
-        object["status"] = status.clone();
-    }
-    let object: TradingRegion = serde_json::from_value(object).unwrap();
-    Copy { region: Some(context.clone()), context: context.clone(), object: Ok(Box::new(object)) }
-}
-
-fn view(state: &State) -> View {
-    let copies = [copy("us-east-1", &state.east), copy("us-west-2", &state.west)];
-    build(&copies, None, state.now).expect("one copy is known")
-}
-
-/// Compares with the recorded file. A difference is written beside it as `.new`, to be looked at and renamed.
-fn same_as_recorded(file: &str, now: &str) -> Result<(), String> {
-    let path = folder("golden").join(file);
-    let new = path.with_file_name(format!("{file}.new"));
-    if std::fs::read_to_string(&path).is_ok_and(|recorded| recorded == now) {
-        // Left over from an earlier difference, if there was one.
-        let _ = std::fs::remove_file(&new);
-        return Ok(());
-    }
-    std::fs::write(&new, now).map_err(|why| why.to_string())?;
-    Err(format!("differs from what was recorded: compare {} with {}", shown(&path), shown(&new)))
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
+use recorded::{Side, copy, same_as_recorded, state, states, view};
 
 #[test]
 fn each_state_is_told_as_recorded() {
@@ -112,8 +19,8 @@ fn each_state_is_told_as_recorded() {
         if let Some(shown) = &view.plan {
             text += &format!("\n--- plan ---\n{}", plan(&view, shown));
         }
-        wrong.extend(same_as_recorded(&format!("{name}.txt"), &text).err());
-        wrong.extend(same_as_recorded(&format!("{name}.json"), &json).err());
+        wrong.extend(same_as_recorded(&format!("tests/golden/{name}.txt"), &text).err());
+        wrong.extend(same_as_recorded(&format!("tests/golden/{name}.json"), &json).err());
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -130,7 +37,7 @@ fn a_status_fits_on_one_screen_in_every_state() {
 
 #[test]
 fn the_history_says_why_each_run_was_made_as_text_and_as_json() {
-    let (_, steady) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    let steady = state("steady");
     let mut view = view(&steady);
     view.history[0].summary.reason = Some("storm\u{1b}[2J drill".to_owned());
     let text = history(&view);
@@ -182,7 +89,7 @@ fn each_command_ends_with_the_code_of_the_contract() {
 
 #[test]
 fn a_changed_plan_is_refused_and_the_one_that_was_seen_is_not() {
-    let (_, steady) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    let steady = state("steady");
     let view = view(&steady);
     assert!(may_switch(&view, "us-west-2", Some("3fd1c9a2")).is_ok());
     let refusal = may_switch(&view, "us-west-2", Some("another")).unwrap_err();
@@ -192,13 +99,13 @@ fn a_changed_plan_is_refused_and_the_one_that_was_seen_is_not() {
 
 #[test]
 fn a_region_that_does_not_exist_is_a_wrong_command() {
-    let (_, steady) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    let steady = state("steady");
     assert_eq!(may_switch(&view(&steady), "eu-west-1", None).unwrap_err().exit, Exit::Usage);
 }
 
 #[test]
 fn an_abort_names_the_old_region_and_the_run() {
-    let (_, draining) = states().into_iter().find(|(name, _)| name == "draining").unwrap();
+    let draining = state("draining");
     let (region, run) = may_abort(&view(&draining)).unwrap();
     assert_eq!(
         (region.as_str(), run.as_deref()),
@@ -208,7 +115,7 @@ fn an_abort_names_the_old_region_and_the_run() {
 
 #[test]
 fn what_is_too_old_is_shown_as_unknown() {
-    let (_, mut state) = states().into_iter().find(|(name, _)| name == "steady").unwrap();
+    let mut state = state("steady");
     state.now = "2026-11-22T15:02:00Z".parse().unwrap();
     let view = view(&state);
     let text = status(&view, Style { colour: false });
