@@ -1,25 +1,29 @@
-//! Numbers for Prometheus. Label values come from enums only, so the number of series has a bound; names of objects stand
-//! in logs and events.
+//! Numbers for Prometheus. Label values come from fixed sets only, so the number of series has a bound; names of objects
+//! stand in logs and events. A number that is not known has no series: nothing is better than an invented zero.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use region_plan::{Code, Phase, StepKind};
 
 type Decimal = Gauge<f64, AtomicU64>;
+/// Names and values of a series' labels.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
 
 /// How a pass over one object ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassResult {
     /// Decided, applied, written.
     Ok,
@@ -31,8 +35,21 @@ pub enum PassResult {
     Undecodable,
 }
 
+impl PassResult {
+    const ALL: [Self; 4] = [Self::Ok, Self::Conflict, Self::Error, Self::Undecodable];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Conflict => "conflict",
+            Self::Error => "error",
+            Self::Undecodable => "undecodable",
+        }
+    }
+}
+
 /// How one attempt of a step ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
     /// Made now.
     Done,
@@ -44,104 +61,23 @@ pub enum AttemptResult {
     Unknown,
 }
 
-/// The five regions in which ARC's data plane answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(missing_docs, reason = "named after the regions")]
-pub enum ArcRegion {
-    UsEast1,
-    UsWest2,
-    EuWest1,
-    ApNortheast1,
-    ApSoutheast2,
-    Other,
-}
-
-impl ArcRegion {
-    /// The region of that name.
-    pub fn named(name: &str) -> Self {
-        match name {
-            "us-east-1" => Self::UsEast1,
-            "us-west-2" => Self::UsWest2,
-            "eu-west-1" => Self::EuWest1,
-            "ap-northeast-1" => Self::ApNortheast1,
-            "ap-southeast-2" => Self::ApSoutheast2,
-            _ => Self::Other,
+impl AttemptResult {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::AlreadyDone => "already_done",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
         }
     }
 }
 
-/// Label of a step's kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct StepName(StepKind);
+/// The regions in which ARC's data plane answers.
+const ARC_REGIONS: [&str; 5] = ["us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1", "ap-southeast-2"];
 
-impl EncodeLabelValue for StepName {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
-        EncodeLabelValue::encode(&self.0.name(), encoder)
-    }
-}
-
-/// Label of a finding's code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct CodeText(Code);
-
-impl EncodeLabelValue for CodeText {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
-        EncodeLabelValue::encode(&self.0.text(), encoder)
-    }
-}
-
-/// Label of a phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct PhaseName(Phase);
-
-impl EncodeLabelValue for PhaseName {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
-        EncodeLabelValue::encode(&format!("{:?}", self.0).as_str(), encoder)
-    }
-}
-
-const PHASES: [Phase; 10] = [
-    Phase::Observing,
-    Phase::Starting,
-    Phase::Steady,
-    Phase::Preparing,
-    Phase::Draining,
-    Phase::Promoting,
-    Phase::Opening,
-    Phase::Aborting,
-    Phase::WaitForUser,
-    Phase::Releasing,
-];
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByStep {
-    step: StepName,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByAttempt {
-    step: StepName,
-    result: AttemptResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByResult {
-    result: PassResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByPhase {
-    phase: PhaseName,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByCode {
-    code: CodeText,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByEndpoint {
-    endpoint: ArcRegion,
+/// The name as a label; a name that is not ARC's shares one series with its like.
+fn arc_region(name: &str) -> &'static str {
+    ARC_REGIONS.into_iter().find(|region| *region == name).unwrap_or("other")
 }
 
 /// What the last pass over one object saw.
@@ -151,7 +87,7 @@ pub struct Seen {
     pub phase: Phase,
     /// Findings that stand.
     pub codes: Vec<Code>,
-    /// Seconds until the lease held here runs out; `None` when it is not held here or has no limit.
+    /// Seconds until the lease held here runs out; `None` when it is not known, not held here or has no limit.
     pub lease_remaining_seconds: Option<f64>,
     /// How far the own standby is behind; `None` when this side is not a standby or it is not known.
     pub lag_seconds: Option<f64>,
@@ -159,22 +95,78 @@ pub struct Seen {
     pub peer_reachable: bool,
 }
 
+/// What the last passes saw, summed up when it is asked for. A replica that does not lead makes no passes, so it has
+/// nothing to tell.
+#[derive(Debug, Default)]
+struct Objects {
+    leads: AtomicBool,
+    seen: Mutex<HashMap<String, Seen>>,
+}
+
+impl Collector for Objects {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        if !self.leads.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |holds: &dyn Fn(&Seen) -> bool| seen.values().filter(|s| holds(s)).count() as i64;
+        let phases = Phase::ALL.iter().map(|p| ([("phase", p.name())], count(&|s| s.phase == *p)));
+        gauges(&mut encoder, "objects", "Objects by phase.", phases)?;
+        let codes = Code::ALL.iter().map(|c| ([("code", c.text())], count(&|s| s.codes.contains(c))));
+        gauges(&mut encoder, "findings", "Objects with a finding of that code.", codes)?;
+        gauges(
+            &mut encoder,
+            "unreachable_peers",
+            "Objects whose copy in the other cluster cannot be read.",
+            [([], count(&|s| !s.peer_reachable))],
+        )?;
+        gauges(
+            &mut encoder,
+            "lease_remaining_seconds",
+            "Least time until a lease held in this region runs out; absent when none with a limit is known.",
+            seen.values().filter_map(|s| s.lease_remaining_seconds).reduce(f64::min).map(|least| ([], least)),
+        )?;
+        gauges(
+            &mut encoder,
+            "replication_lag_seconds",
+            "Greatest known lag of a standby database of this region; absent when none is known.",
+            seen.values().filter_map(|s| s.lag_seconds).reduce(f64::max).map(|greatest| ([], greatest)),
+        )
+    }
+}
+
+/// Writes the series of one metric; without any, not even its name.
+fn gauges<const N: usize, V: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = (Labels<N>, V)>,
+) -> fmt::Result {
+    let mut series = series.into_iter().peekable();
+    if series.peek().is_none() {
+        return Ok(());
+    }
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in series {
+        if N == 0 {
+            return metric.encode_gauge(&value);
+        }
+        ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
 /// All numbers of the process.
 pub struct Metrics {
     registry: Registry,
-    passes: Family<ByResult, Counter>,
+    passes: Family<Labels<1>, Counter>,
     pass_seconds: Histogram,
-    step_seconds: Family<ByStep, Histogram, fn() -> Histogram>,
-    attempts: Family<ByAttempt, Counter>,
-    objects: Family<ByPhase, Gauge>,
-    findings: Family<ByCode, Gauge>,
-    lease_remaining: Decimal,
-    lag: Decimal,
-    unreachable_peers: Gauge,
-    endpoint_up: Family<ByEndpoint, Gauge>,
-    endpoint_seconds: Family<ByEndpoint, Decimal>,
+    step_seconds: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    attempts: Family<Labels<2>, Counter>,
+    endpoint_up: Family<Labels<1>, Gauge>,
+    endpoint_seconds: Family<Labels<1>, Decimal>,
     leader: Gauge,
-    seen: Mutex<HashMap<String, Seen>>,
+    objects: Arc<Objects>,
 }
 
 impl fmt::Debug for Metrics {
@@ -195,19 +187,14 @@ impl Default for Metrics {
             pass_seconds: Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]),
             step_seconds: Family::new_with_constructor(step_buckets),
             attempts: Family::default(),
-            objects: Family::default(),
-            findings: Family::default(),
-            lease_remaining: Gauge::default(),
-            lag: Gauge::default(),
-            unreachable_peers: Gauge::default(),
             endpoint_up: Family::default(),
             endpoint_seconds: Family::default(),
             leader: Gauge::default(),
-            seen: Mutex::default(),
+            objects: Arc::default(),
         };
         metrics.register();
-        for result in [PassResult::Ok, PassResult::Conflict, PassResult::Error, PassResult::Undecodable] {
-            drop(metrics.passes.get_or_create(&ByResult { result }));
+        for result in PassResult::ALL {
+            drop(metrics.passes.get_or_create(&[("result", result.name())]));
         }
         metrics
     }
@@ -224,23 +211,6 @@ impl Metrics {
             self.step_seconds.clone(),
         );
         r.register("step_attempts", "Attempts of steps by result", self.attempts.clone());
-        r.register("objects", "Objects by phase", self.objects.clone());
-        r.register("findings", "Objects with a finding of that code", self.findings.clone());
-        r.register(
-            "lease_remaining_seconds",
-            "Least time until a lease held in this region runs out; +Inf when none is held with a limit",
-            self.lease_remaining.clone(),
-        );
-        r.register(
-            "replication_lag_seconds",
-            "Greatest lag of a standby database of this region",
-            self.lag.clone(),
-        );
-        r.register(
-            "unreachable_peers",
-            "Objects whose copy in the other cluster cannot be read",
-            self.unreachable_peers.clone(),
-        );
         r.register(
             "arc_endpoint_up",
             "1 when the last call to the ARC endpoint succeeded",
@@ -252,27 +222,28 @@ impl Metrics {
             self.endpoint_seconds.clone(),
         );
         r.register("leader", "1 when this replica leads", self.leader.clone());
+        r.register_collector(Box::new(Arc::clone(&self.objects)));
     }
 
     /// Notes a pass.
     pub fn pass(&self, result: PassResult, took: Duration) {
-        self.passes.get_or_create(&ByResult { result }).inc();
+        self.passes.get_or_create(&[("result", result.name())]).inc();
         self.pass_seconds.observe(took.as_secs_f64());
     }
 
     /// Notes the proof of a step, `took` after its first attempt.
     pub fn step_proved(&self, step: StepKind, took: Duration) {
-        self.step_seconds.get_or_create(&ByStep { step: StepName(step) }).observe(took.as_secs_f64());
+        self.step_seconds.get_or_create(&[("step", step.name())]).observe(took.as_secs_f64());
     }
 
     /// Notes an attempt of a step.
     pub fn attempt(&self, step: StepKind, result: AttemptResult) {
-        self.attempts.get_or_create(&ByAttempt { step: StepName(step), result }).inc();
+        self.attempts.get_or_create(&[("step", step.name()), ("result", result.name())]).inc();
     }
 
     /// Notes the health of an ARC endpoint. `latency` is that of the last success.
     pub fn endpoint(&self, region: &str, up: bool, latency: Option<Duration>) {
-        let label = ByEndpoint { endpoint: ArcRegion::named(region) };
+        let label = [("endpoint", arc_region(region))];
         self.endpoint_up.get_or_create(&label).set(i64::from(up));
         if let Some(latency) = latency {
             self.endpoint_seconds.get_or_create(&label).set(latency.as_secs_f64());
@@ -281,17 +252,18 @@ impl Metrics {
 
     /// Notes what a pass saw of the object `uid`.
     pub fn saw(&self, uid: &str, seen: Seen) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), seen);
+        self.objects.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), seen);
     }
 
-    /// Forgets an object that is gone.
+    /// Forgets an object that is gone, or of which nothing is known any more.
     pub fn forget(&self, uid: &str) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.objects.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     /// Whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+        self.objects.leads.store(leads, Ordering::Relaxed);
     }
 
     /// Everything in the OpenMetrics text format.
@@ -299,29 +271,9 @@ impl Metrics {
     /// # Errors
     /// Only when a metric cannot be formatted.
     pub fn text(&self) -> Result<String, fmt::Error> {
-        self.sum_up_objects();
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
-    }
-
-    fn sum_up_objects(&self) {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = |holds: &dyn Fn(&Seen) -> bool| seen.values().filter(|s| holds(s)).count() as i64;
-        for phase in PHASES {
-            self.objects
-                .get_or_create(&ByPhase { phase: PhaseName(phase) })
-                .set(count(&|s| s.phase == phase));
-        }
-        for code in Code::ALL {
-            self.findings
-                .get_or_create(&ByCode { code: CodeText(*code) })
-                .set(count(&|s| s.codes.contains(code)));
-        }
-        self.unreachable_peers.set(count(&|s| !s.peer_reachable));
-        let least = seen.values().filter_map(|s| s.lease_remaining_seconds).fold(f64::INFINITY, f64::min);
-        self.lease_remaining.set(least);
-        self.lag.set(seen.values().filter_map(|s| s.lag_seconds).fold(0.0, f64::max));
     }
 }
 
@@ -339,36 +291,78 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_shortest_lease_is_shown_and_gone_objects_are_not() {
+    fn leading() -> Metrics {
         let metrics = Metrics::default();
-        metrics.saw("a", seen(Phase::Steady, Some(17.5)));
-        metrics.saw("b", seen(Phase::Draining, Some(3.0)));
+        metrics.leads(true);
+        metrics
+    }
+
+    #[test]
+    fn the_shortest_lease_and_the_greatest_lag_are_shown_and_gone_objects_are_not() {
+        let metrics = leading();
+        metrics.saw("a", Seen { lag_seconds: Some(0.25), ..seen(Phase::Steady, Some(17.5)) });
+        metrics.saw("b", Seen { lag_seconds: Some(4.5), ..seen(Phase::Draining, Some(3.0)) });
         metrics.saw("c", seen(Phase::Draining, Some(1.0)));
         metrics.forget("c");
         let text = metrics.text().unwrap();
-        assert!(text.contains("region_operator_lease_remaining_seconds 3.0"), "{text}");
-        assert!(text.contains("region_operator_objects{phase=\"Draining\"} 1"), "{text}");
-        assert!(text.contains("region_operator_findings{code=\"TR-1002\"} 2"), "{text}");
-        assert!(text.contains("region_operator_unreachable_peers 2"), "{text}");
+        for line in [
+            "region_operator_lease_remaining_seconds 3.0",
+            "region_operator_replication_lag_seconds 4.5",
+            "region_operator_objects{phase=\"Draining\"} 1",
+            "region_operator_objects{phase=\"Starting\"} 0",
+            "region_operator_findings{code=\"TR-1002\"} 2",
+            "region_operator_unreachable_peers 2",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_has_no_series() {
+        let metrics = leading();
+        metrics.saw("a", seen(Phase::Steady, None));
+        let text = metrics.text().unwrap();
+        assert!(text.contains("region_operator_objects{phase=\"Steady\"} 1"), "{text}");
+        for name in ["lease_remaining_seconds", "replication_lag_seconds"] {
+            assert!(!text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_does_not_lead_tells_nothing_of_objects() {
+        let metrics = Metrics::default();
+        metrics.saw("a", Seen { lag_seconds: Some(0.25), ..seen(Phase::Steady, Some(17.5)) });
+        metrics.leads(false);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("region_operator_leader 0"), "{text}");
+        for name in
+            ["objects", "findings", "unreachable_peers", "lease_remaining_seconds", "replication_lag_seconds"]
+        {
+            assert!(!text.contains(&format!("region_operator_{name}")), "{text}");
+        }
     }
 
     #[test]
     fn results_are_counted_from_zero() {
         let text = Metrics::default().text().unwrap();
-        assert!(text.contains("region_operator_passes_total{result=\"Conflict\"} 0"), "{text}");
+        assert!(text.contains("region_operator_passes_total{result=\"conflict\"} 0"), "{text}");
     }
 
     #[test]
-    fn steps_are_labelled_by_their_kind() {
+    fn steps_and_endpoints_are_labelled_by_the_names_that_people_know() {
         let metrics = Metrics::default();
-        metrics.attempt(StepKind::Fence, AttemptResult::Unknown);
+        metrics.attempt(StepKind::Fence, AttemptResult::AlreadyDone);
         metrics.step_proved(StepKind::Fence, Duration::from_millis(20));
+        metrics.endpoint("ap-southeast-2", true, None);
+        metrics.endpoint("nowhere-1", false, None);
         let text = metrics.text().unwrap();
-        assert!(
-            text.contains("region_operator_step_attempts_total{step=\"Fence\",result=\"Unknown\"} 1"),
-            "{text}"
-        );
-        assert!(text.contains("region_operator_step_seconds_count{step=\"Fence\"} 1"), "{text}");
+        for line in [
+            "region_operator_step_attempts_total{step=\"Fence\",result=\"already_done\"} 1",
+            "region_operator_step_seconds_count{step=\"Fence\"} 1",
+            "region_operator_arc_endpoint_up{endpoint=\"ap-southeast-2\"} 1",
+            "region_operator_arc_endpoint_up{endpoint=\"other\"} 0",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+        }
     }
 }
