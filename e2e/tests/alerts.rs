@@ -69,6 +69,12 @@ fn stuck_in(phase: Phase) -> Case {
         .says("A switch that concerns region us-east-1 has not ended")
 }
 
+/// A start that waits while nobody holds the lease.
+fn nobody_holds() -> Vec<Series> {
+    let codes = vec![Code::NobodyHolds];
+    region(Seen { phase: Phase::Starting, codes, lease_remaining_seconds: None, ..steady() }, 0)
+}
+
 /// Each alert at least once, with what makes it fire.
 fn cases() -> Vec<Case> {
     let set = |pods: &[&str], name: &str, value: &str| series::set(healthy(), pods, name, value);
@@ -86,6 +92,9 @@ fn cases() -> Vec<Case> {
             .says("No keeper reports in region us-east-1"),
         Case::new("RegionWaitForUser", region(Seen { phase: Phase::WaitForUser, ..steady() }, 0))
             .says("An application in region us-east-1 waits for a person"),
+        Case::new("RegionNobodyHolds", nobody_holds())
+            .after("2m")
+            .says("Nobody can write in an application of region us-east-1, for nobody holds its lease"),
         Case::new("RegionPeerUnreachable", region(Seen { peer_reachable: false, ..steady() }, 0))
             .after("2m")
             .says("The operator of us-east-1 cannot read the other cluster"),
@@ -102,7 +111,9 @@ fn cases() -> Vec<Case> {
     ];
     let moving = [Phase::Preparing, Phase::Draining, Phase::Promoting, Phase::Opening, Phase::Aborting];
     cases.extend(moving.map(stuck_in));
-    cases.extend(Code::ALL.iter().filter(|code| code.blocks()).map(|code| {
+    // The finding that has an alert of its own fires that first.
+    let later = |code: &&Code| code.blocks() && **code != Code::NobodyHolds;
+    cases.extend(Code::ALL.iter().filter(later).map(|code| {
         let series = region(Seen { codes: vec![*code], ..steady() }, 0);
         Case::new("RegionNotReadyToSwitch", series)
             .after("15m")
