@@ -1,4 +1,4 @@
-//! Condition types and reasons of TradingRegion, and the one way to set them.
+//! Condition types and reasons of TradingRegion, and the one way to set them. `docs/conditions.md` explains each.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -21,32 +21,45 @@ pub const ALL: [&str; 6] = [READY, STANDBY_READY, LEASE_HELD, PEER_REACHABLE, SP
 
 /// Reasons: one word each, stable.
 pub mod reason {
-    /// All is as it should be.
-    pub const AS_WANTED: &str = "AsWanted";
-    /// Nothing is known; the message says why.
-    pub const UNKNOWN: &str = "Unknown";
-    /// A run is open.
-    pub const RUN_OPEN: &str = "RunOpen";
-    /// A finding stands in the way; the message starts with its code.
-    pub const FINDING: &str = "Finding";
-    /// A person is needed.
-    pub const WAITS_FOR_USER: &str = "WaitsForUser";
-    /// The two copies differ.
-    pub const COPIES_DIFFER: &str = "CopiesDiffer";
-    /// The other cluster does not answer.
-    pub const UNREACHABLE: &str = "Unreachable";
-    /// The other cluster has no such object.
-    pub const NOT_FOUND: &str = "NotFound";
-    /// The lease has run out.
-    pub const EXPIRED: &str = "Expired";
-    /// Nobody holds the lease.
-    pub const NO_HOLDER: &str = "NoHolder";
-    /// The object names something that is missing or unusable.
-    pub const BAD_REFERENCE: &str = "BadReference";
-    /// Only watching: `managed: Observe`.
-    pub const OBSERVING: &str = "Observing";
-    /// The object is being deleted.
-    pub const RELEASING: &str = "Releasing";
+    macro_rules! reasons {
+        ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+            $($(#[$doc])* pub const $name: &str = $text;)*
+
+            /// All reasons.
+            pub const ALL: &[&str] = &[$($name),*];
+        };
+    }
+
+    reasons! {
+        /// All is as it should be.
+        AS_WANTED = "AsWanted";
+        /// Nothing is known; the message says why.
+        UNKNOWN = "Unknown";
+        /// A run is open.
+        RUN_OPEN = "RunOpen";
+        /// A finding stands in the way; the message starts with its code.
+        FINDING = "Finding";
+        /// A person is needed.
+        WAITS_FOR_USER = "WaitsForUser";
+        /// The two copies differ.
+        COPIES_DIFFER = "CopiesDiffer";
+        /// The other cluster does not answer.
+        UNREACHABLE = "Unreachable";
+        /// The other cluster has no such object.
+        NOT_FOUND = "NotFound";
+        /// The lease has run out.
+        EXPIRED = "Expired";
+        /// Nobody holds the lease.
+        NO_HOLDER = "NoHolder";
+        /// The object names something that is missing or unusable.
+        BAD_REFERENCE = "BadReference";
+        /// Only watching: `managed: Observe`.
+        OBSERVING = "Observing";
+        /// The object is being deleted.
+        RELEASING = "Releasing";
+        /// The object as it stands is not understood by this version of the operator.
+        UNDECODABLE = "Undecodable";
+    }
 }
 
 /// A condition's status: true, false, or honestly not known.

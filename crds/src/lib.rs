@@ -35,10 +35,7 @@ pub use transition::{Approval, ApprovalRequired, Transition, TransitionMode};
 pub use workloads::{Active, Selector, Standby, Workloads};
 pub use yaml::{YamlError, definition, definition_yaml};
 
-/// API group of every kind here.
-pub const GROUP: &str = "regions.trading.dev";
-
-/// Annotation that carries the hash of the plan that a person saw when they changed `spec.activeRegion`.
+/// Annotation with the hash of the plan that a person saw when they changed `spec.activeRegion`. The run's record keeps it.
 pub const PLAN_HASH_ANNOTATION: &str = "regions.trading.dev/plan-hash";
 
 /// Finalizer: the object goes only after the lease was handed back to its holder, so that trading goes on.

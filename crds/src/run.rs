@@ -14,7 +14,7 @@ use crate::transition::TransitionMode;
 pub struct Preview {
     /// Where to.
     pub to: Region,
-    /// Digest of what a person sees here; acting on it is refused once it has changed.
+    /// Digest of what a person sees here; `kubectl region switch` does not act on it once it has changed.
     pub plan_hash: String,
     /// The steps, in order.
     #[schemars(length(max = 64))]
@@ -68,6 +68,9 @@ pub struct RunSummary {
     /// Why, in the words of the person who asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Digest of the plan that the person who asked had seen. Absent: nobody told, or another plan stood when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_hash: Option<String>,
     /// When this copy's side entered it.
     pub started_at: Timestamp,
     /// When this copy's side left it. Absent: it is open.

@@ -62,7 +62,7 @@ pub struct TradingRegionStatus {
     /// The lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseReading>,
-    /// Conditions; the types are listed in the reference.
+    /// Conditions; docs/conditions.md lists types and reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

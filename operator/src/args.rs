@@ -63,6 +63,10 @@ pub struct Args {
     /// Log filter, for instance `info` or `info,region_operator=debug`. The AMQP client is quiet unless named.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,
+
+    /// Lets an annotation of an object end this process around a step: for tests of what a crash leaves behind.
+    #[arg(long, env = "FAILPOINTS", hide = true)]
+    pub failpoints: bool,
 }
 
 fn region_and_url(text: &str) -> Result<(String, String), String> {
@@ -84,6 +88,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     fn parse(extra: &[&str]) -> Result<Args, clap::Error> {
@@ -97,6 +103,13 @@ mod tests {
             parse(&["--rds-endpoint", "us-east-1=https://10.0.0.1,us-west-2=https://10.0.0.1"]).unwrap();
         assert_eq!(args.rds_endpoint.len(), 2);
         assert_eq!(args.rds_endpoint[1], ("us-west-2".to_owned(), "https://10.0.0.1".to_owned()));
+    }
+
+    #[test]
+    fn an_annotation_can_end_the_process_only_if_that_was_asked_for_and_nobody_is_told_how() {
+        assert!(!parse(&[]).unwrap().failpoints);
+        assert!(parse(&["--failpoints"]).unwrap().failpoints);
+        assert!(!Args::command().render_long_help().to_string().contains("failpoints"));
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn peer_wanted(peer: &Fact<PeerCopy>) -> Fact<Wanted> {
 }
 
 /// The other copy, where not existing is a reason for not knowing.
-pub fn present(peer: &Fact<PeerCopy>) -> Fact<Arc<TradingRegion>> {
+fn present(peer: &Fact<PeerCopy>) -> Fact<Arc<TradingRegion>> {
     match peer {
         Fact::Known { value: Some(copy), at } => Fact::known(Arc::clone(copy), *at),
         Fact::Known { value: None, .. } => {

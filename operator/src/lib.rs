@@ -16,7 +16,7 @@ pub mod events;
 mod follow;
 pub mod http;
 pub mod intent;
-pub mod lease;
+pub mod leader;
 pub mod metrics;
 pub mod observe;
 mod run;

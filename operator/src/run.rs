@@ -18,7 +18,7 @@ use crate::cluster::{ClientLimits, ClusterError, Peers, Secrets, own};
 use crate::controller::{self, Operator};
 use crate::events::Events;
 use crate::http::{self, Health};
-use crate::lease::{Election, LeadershipLost, Timings, while_leading};
+use crate::leader::{Election, LeadershipLost, Timings, while_leading};
 use crate::metrics::Metrics;
 use crate::observe::Samples;
 use crate::sources::{ApiEndpoints, SourceBook};
@@ -71,6 +71,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), RunError
     let client = own(args.kubeconfig.as_deref(), args.context.as_deref(), ClientLimits::default()).await?;
     let (metrics, health) = (Arc::new(Metrics::default()), Arc::new(Health::default()));
     serve(&args, &health, &metrics, &shutdown).await?;
+    if args.failpoints {
+        tracing::warn!("--failpoints: an annotation of an object can end this process; for tests alone");
+    }
 
     let (workloads, mut synced) = Workloads::start(&client);
     let ready = Arc::clone(&health);
@@ -104,6 +107,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), RunError
         pauses: Pauses::default(),
         samples: Samples::default(),
         observe_deadline: args.observe_deadline,
+        failpoints: args.failpoints,
         written: std::sync::Mutex::default(),
         client: client.clone(),
     });

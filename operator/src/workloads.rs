@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crds::ACTIVE_REPLICAS_ANNOTATION;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,7 +19,7 @@ use tokio::sync::watch as signal;
 use crate::clock;
 use crate::follow::{News, follow};
 
-/// The part of an object's metadata that is kept.
+/// What is kept of a Deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deployment {
     /// Name.
@@ -42,9 +43,6 @@ pub struct Deployment {
     /// When it was created.
     pub created: Option<Timestamp>,
 }
-
-/// Wanted count of a Deployment when its region is active.
-pub const ACTIVE_REPLICAS: &str = "regions.trading.dev/active-replicas";
 
 /// A Deployment as it comes from the API server; everything that is not named here is skipped while decoding.
 #[derive(Clone, Debug, Deserialize)]
@@ -130,7 +128,7 @@ impl From<WireDeployment> for Deployment {
             uid: metadata.uid.unwrap_or_default(),
             version: version_number(metadata.resource_version.as_deref()),
             labels: metadata.labels.unwrap_or_default(),
-            active_replicas: annotations.remove(ACTIVE_REPLICAS),
+            active_replicas: annotations.remove(ACTIVE_REPLICAS_ANNOTATION),
             generation: metadata.generation.unwrap_or_default(),
             observed_generation: status.observed_generation,
             replicas: spec.replicas.unwrap_or(1),
@@ -364,7 +362,7 @@ mod tests {
     fn deployment(name: &str, version: &str, replicas: i32) -> WireDeployment {
         serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "trading", "uid": "u", "resourceVersion": version,
-                         "labels": {"part": "x", "tier": "1"}, "annotations": {ACTIVE_REPLICAS: "3"}},
+                         "labels": {"part": "x", "tier": "1"}, "annotations": {ACTIVE_REPLICAS_ANNOTATION: "3"}},
             "spec": {"replicas": replicas, "template": {"anything": ["goes", 1]}},
             "status": {"readyReplicas": 2, "updatedReplicas": 1, "observedGeneration": 4},
         }))

@@ -25,7 +25,7 @@ use region_operator::backoff::Backoff;
 use region_operator::cluster::{ClientLimits, Peers, Secrets, from_kubeconfig_text};
 use region_operator::controller::{self, Operator};
 use region_operator::events::Events;
-use region_operator::lease::{Election, LeadershipLost, Timings, while_leading};
+use region_operator::leader::{Election, LeadershipLost, Timings, while_leading};
 use region_operator::metrics::Metrics;
 use region_operator::observe::Samples;
 use region_operator::sources::{ApiEndpoints, SourceBook};
@@ -248,6 +248,7 @@ async fn operator(server: &ApiServer) -> Arc<Operator> {
         pauses: Pauses::default(),
         samples: Samples::default(),
         observe_deadline: deadline,
+        failpoints: false,
         written: std::sync::Mutex::default(),
         client,
     })
@@ -275,6 +276,7 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_the_next_one_is_served
     let server = ApiServer::default();
     let mut broken = unreachable("broken", "uid-broken");
     broken["spec"]["regions"] = json!("not a list");
+    broken["status"] = json!({"phase": "Steady", "side": {"region": "us-east-1", "highestEpoch": 4}});
     server.put(REGIONS, broken);
     server.put(REGIONS, unreachable("whole", "uid-whole"));
     let operator = operator(&server).await;
@@ -284,17 +286,20 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_the_next_one_is_served
     let status =
         until("a status of the whole object", || server.writes("tradingregions/whole/status").pop()).await;
     until("the undecodable object in the metrics", || {
-        operator.metrics.text().ok().filter(|text| !text.contains("passes_total{result=\"Undecodable\"} 0"))
+        operator.metrics.text().ok().filter(|text| !text.contains("passes_total{result=\"undecodable\"} 0"))
     })
     .await;
     until("an event about it", || {
         server.writes("/events").into_iter().find(|event| event.body["reason"] == "Undecodable")
     })
     .await;
-    assert!(
-        server.writes("tradingregions/broken").is_empty(),
-        "nothing is written to what is not understood"
-    );
+    let told = until("its status", || server.writes("tradingregions/broken").pop()).await;
+    assert!(told.path.ends_with("/status") && told.query.contains("not-understood"), "{told:?}");
+    let told = told.body["status"].as_object().unwrap().clone();
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["conditions"], "its report and all else stay as they are");
+    let said: Vec<_> =
+        told["conditions"].as_array().unwrap().iter().map(|c| (&c["type"], &c["status"])).collect();
+    assert_eq!(said, [(&json!("Valid"), &json!("False")), (&json!("Ready"), &json!("Unknown"))]);
 
     // Everything outside is out of reach: nothing is known, so nothing is done, and people are told why.
     let status = &status.body["status"];
@@ -328,5 +333,101 @@ async fn an_object_that_is_only_observed_gets_a_status_and_nothing_else() {
         .filter(|asked| !asked.path.ends_with("/status") && !asked.path.contains("/events"))
         .collect();
     assert!(others.is_empty(), "{others:?}");
+    stop.cancel();
+}
+
+/// The notes of the events with that reason and action, in their order.
+fn notes(server: &ApiServer, reason: &str, action: &str) -> Vec<String> {
+    let events = server.writes("/events").into_iter().map(|event| event.body);
+    let told = events.filter(|body| body["reason"] == reason && body["action"] == action);
+    told.filter_map(|body| body["note"].as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn a_step_is_told_before_its_first_attempt_even_if_that_fails() {
+    let server = ApiServer::default();
+    let mut object = unreachable("leaving", "uid-leaving");
+    object["spec"]["managed"] = json!("Observe");
+    object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    object["metadata"]["finalizers"] = json!([crds::FINALIZER]);
+    server.put(REGIONS, object);
+    server.fail("write tradingregions/leaving", StatusCode::INTERNAL_SERVER_ERROR);
+    let operator = operator(&server).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(controller::run(operator, stream::pending(), stop.clone()));
+    let failed = || notes(&server, "RemoveFinalizer", "TryStep").pop();
+    until("the failed attempt", failed).await;
+    assert_eq!(notes(&server, "RemoveFinalizer", "StartStep"), ["RemoveFinalizer begun"]);
+    stop.cancel();
+}
+
+/// Our side of a run that asks for what the spec no longer wants: it is declined in the next pass.
+fn with_an_open_run(run: &str) -> Value {
+    let mut object = unreachable("moving", "uid-moving");
+    object["spec"]["activeRegion"] = json!("us-west-2");
+    object["metadata"]["finalizers"] = json!([crds::FINALIZER]);
+    let open = json!({"id": run, "from": "us-west-2", "to": "us-east-1", "fromEpoch": 4, "generation": 2,
+                      "openedAt": "2026-01-01T00:00:00Z", "mark": "Proposed"});
+    object["status"] = json!({"side": {"region": "us-east-1", "highestEpoch": 4, "run": open}});
+    object
+}
+
+#[tokio::test]
+async fn each_step_of_a_run_is_told_when_it_begins_and_when_its_proof_is_seen() {
+    let server = ApiServer::default();
+    let run = "018f0000-0000-7000-8000-000000000001";
+    server.put(REGIONS, with_an_open_run(run));
+    let operator = operator(&server).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(controller::run(operator, stream::pending(), stop.clone()));
+    until("the proof", || notes(&server, "RecordDeclined", "ProveStep").pop()).await;
+    let begun = notes(&server, "RecordDeclined", "StartStep");
+    assert_eq!(begun, [format!("RecordDeclined begun (run {run})")]);
+    stop.cancel();
+}
+
+/// Lines of a log, kept.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn all(&self) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn every_line_of_a_pass_with_an_open_run_carries_the_run() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logs = tracing_subscriber::fmt().json().with_span_list(false).with_writer(move || writer.clone());
+    let _logging = tracing::subscriber::set_default(logs.finish());
+    let server = ApiServer::default();
+    let run = "018f0000-0000-7000-8000-000000000002";
+    server.put(REGIONS, with_an_open_run(run));
+    server.fail("write tradingregions/moving", StatusCode::INTERNAL_SERVER_ERROR);
+    let operator = operator(&server).await;
+    let stop = CancellationToken::new();
+    tokio::spawn(controller::run(operator, stream::pending(), stop.clone()));
+    let of_passes = || lines.all().into_iter().filter(|line| line["span"]["name"] == "pass");
+    until("the end of a pass", || of_passes().find(|line| line["fields"]["message"] == "the pass failed"))
+        .await;
+    let passes: Vec<Value> = of_passes().collect();
+    assert!(passes.iter().any(|line| line["fields"]["message"] == "phase"), "{passes:?}");
+    for line in passes {
+        assert_eq!(line["span"]["run"], run, "{line}");
+    }
     stop.cancel();
 }

@@ -70,7 +70,7 @@ impl Scene {
             pauses: &self.pauses,
             crash_at: None,
         };
-        let mut made = executor.apply(&[Step::Flip { what: Flipped::AppOver, batch }]).await;
+        let mut made = executor.apply(&[&Step::Flip { what: Flipped::AppOver, batch }]).await;
         made.pop().unwrap().outcome
     }
 

@@ -1,5 +1,6 @@
-//! Points at which a test makes the process end abruptly: before or after the effect of a named kind of step. The wish stands
-//! in an annotation on the object; it is removed first, so that the process ends there once. Not in release builds.
+//! Points at which a test makes the process end abruptly: before or after the effect of a named kind of step. The wish
+//! stands in an annotation on the object; it is removed first, so that the process ends there once. Nobody reads it unless the
+//! process was started with `--failpoints`, which the lab's image does and no chart.
 
 use crds::TradingRegion;
 use region_plan::{Region, StepKind};
@@ -24,9 +25,9 @@ pub struct CrashAt {
 }
 
 impl CrashAt {
-    /// The wish on this object that is meant for region `me`. Always `None` in a release build.
-    pub fn wished(object: &TradingRegion, me: &Region) -> Option<Self> {
-        if !cfg!(debug_assertions) {
+    /// The wish on this object that is meant for region `me`; `None` unless such wishes are `armed`.
+    pub fn wished(armed: bool, object: &TradingRegion, me: &Region) -> Option<Self> {
+        if !armed {
             return None;
         }
         parse(object.metadata.annotations.as_ref()?.get(ANNOTATION)?, me)
@@ -58,6 +59,17 @@ pub fn crash() -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::example;
+
+    #[test]
+    fn a_wish_is_not_read_unless_such_wishes_are_armed() {
+        let me = Region::from("us-east-1");
+        let mut object = example();
+        object.metadata.annotations =
+            Some([(ANNOTATION.to_owned(), "us-east-1/before/Fence".to_owned())].into());
+        assert_eq!(CrashAt::wished(false, &object, &me), None);
+        assert!(CrashAt::wished(true, &object, &me).unwrap().is(Moment::Before, StepKind::Fence));
+    }
 
     #[test]
     fn every_kind_of_step_can_be_named_before_and_after() {

@@ -4,6 +4,7 @@
 mod failpoint;
 mod hooks;
 mod lease;
+mod not_understood;
 mod object;
 mod outcome;
 mod pauses;
@@ -21,6 +22,7 @@ use region_plan::{ControlKey, Flipped, HookPoint, Region, RunId, RunReport, Step
 
 pub use failpoint::{ANNOTATION as CRASH_ANNOTATION, CrashAt, Moment, crash};
 pub use hooks::{HookBoard, Occasion};
+pub use not_understood::{NOT_UNDERSTOOD_MANAGER, tell_not_understood};
 pub use object::{ObjectWriter, STATUS_MANAGER, WriteError};
 pub use outcome::Outcome;
 pub use pauses::Pauses;
@@ -77,12 +79,22 @@ pub struct Attempt {
 }
 
 impl Executor<'_> {
-    /// Makes the steps that are due side by side; records are not among them.
-    pub async fn apply(&self, steps: &[Step]) -> Vec<Attempt> {
+    /// The steps that are to be tried now; records are not among them.
+    pub fn due<'s>(&self, steps: &'s [Step]) -> Vec<&'s Step> {
         let uid = self.object.uid().unwrap_or_default();
-        let due =
-            steps.iter().filter(|step| !matches!(step, Step::Record { .. }) && self.pauses.due(&uid, step));
-        let made = due.map(async |step| {
+        let due = |step: &&Step| !matches!(step, Step::Record { .. }) && self.pauses.due(&uid, step);
+        steps.iter().filter(due).collect()
+    }
+
+    /// Whether this process has not tried the step lately.
+    pub fn untried(&self, step: &Step) -> bool {
+        self.pauses.untried(&self.object.uid().unwrap_or_default(), step)
+    }
+
+    /// Makes the steps that are due side by side.
+    pub async fn apply(&self, due: &[&Step]) -> Vec<Attempt> {
+        let uid = self.object.uid().unwrap_or_default();
+        let made = due.iter().map(async |step| {
             let attempt = self.attempt(step).await;
             self.pauses.note(&uid, step, &attempt.outcome);
             attempt

@@ -110,11 +110,10 @@ fn status_body(read: &TradingRegion, status: &TradingRegionStatus) -> Value {
     })
 }
 
-async fn bounded(
-    write: impl Future<Output = Result<TradingRegion, kube::Error>>,
-) -> Result<TradingRegion, WriteError> {
-    match within(DEADLINE, "the API server", write).await {
-        Ok(Ok(object)) => Ok(object),
+/// One call, with the deadline of a write.
+pub(super) async fn bounded<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
+    match within(DEADLINE, "the API server", call).await {
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(WriteError::Conflict),
         Ok(Err(error)) => Err(WriteError::Kube(error)),
         Err(late) => Err(WriteError::Late(late.to_string())),

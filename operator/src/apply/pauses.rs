@@ -39,6 +39,11 @@ impl Pauses {
         entries.get(&key(uid, step)).is_none_or(|entry| Instant::now() >= entry.next)
     }
 
+    /// Whether no attempt of this step is remembered.
+    pub(super) fn untried(&self, uid: &str, step: &Step) -> bool {
+        !self.entries.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key(uid, step))
+    }
+
     /// Notes how an attempt ended.
     pub(super) fn note(&self, uid: &str, step: &Step, outcome: &Outcome) {
         let now = Instant::now();

@@ -20,8 +20,9 @@ use region_plan::Region;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::apply::{HookBoard, Pauses, WriteError};
+use crate::apply::{HookBoard, Pauses, WriteError, tell_not_understood};
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::cluster::Peers;
 use crate::error::chain;
 use crate::events::{Events, Severity};
@@ -66,6 +67,8 @@ pub struct Operator {
     pub samples: Samples,
     /// Bound of one observation.
     pub observe_deadline: Duration,
+    /// Whether a test may end this process by an annotation.
+    pub failpoints: bool,
     /// When the status of each object was last written by this process.
     pub written: Mutex<HashMap<String, Timestamp>>,
 }
@@ -112,15 +115,15 @@ async fn reconcile(guarded: Arc<Guarded>, running: Arc<Running>) -> Result<Actio
     let began = Instant::now();
     let operator = &running.operator;
     let uid = guarded.meta().uid.clone().unwrap_or_default();
-    let object = match &guarded.0 {
-        Ok(object) => object,
-        Err(invalid) => return Ok(undecodable(operator, &guarded, invalid)),
-    };
     let span = tracing::info_span!(
         "pass",
-        object = %format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any()),
+        object = %format!("{}/{}", guarded.namespace().unwrap_or_default(), guarded.name_any()),
         run = tracing::field::Empty,
     );
+    let object = match &guarded.0 {
+        Ok(object) => object,
+        Err(invalid) => return Ok(undecodable(operator, &guarded, invalid).instrument(span).await),
+    };
     let result = pass::pass(operator, object, &running.objects).instrument(span.clone()).await;
     let (kind, answer) = match result {
         Ok(pass::Next::In(pause)) => {
@@ -150,16 +153,29 @@ fn error_policy(guarded: Arc<Guarded>, _: &PassError, running: Arc<Running>) -> 
     Action::requeue(running.operator.backoff.failed(&uid, rand::random()))
 }
 
-/// Reported, and harmless to all other objects.
-fn undecodable(operator: &Operator, guarded: &Guarded, invalid: &InvalidObject) -> Action {
+/// Reported in its status, by an event and in the log; harmless to all other objects.
+async fn undecodable(operator: &Operator, guarded: &Guarded, invalid: &InvalidObject) -> Action {
+    let uid = guarded.meta().uid.clone().unwrap_or_default();
+    // Where it stood is not known any more.
+    operator.metrics.forget(&uid);
     let note = format!(
         "the object is not understood and left alone: {}; correct it, or update the operator",
         invalid.error
     );
     operator.events.tell(&guarded.object_ref(&()), Severity::Warning, "Undecodable", "ReadObject", &note);
-    tracing::warn!(object = guarded.name_any(), error = invalid.error, "undecodable object");
+    tracing::warn!(error = invalid.error, "undecodable object");
     operator.metrics.pass(PassResult::Undecodable, Duration::ZERO);
-    Action::requeue(UNDECODABLE)
+    let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
+    match tell_not_understood(&operator.client, &namespace, &name, clock::now()).await {
+        Ok(()) => {
+            operator.backoff.succeeded(&uid);
+            Action::requeue(UNDECODABLE)
+        }
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "its status could not be written");
+            Action::requeue(operator.backoff.failed(&uid, rand::random()))
+        }
+    }
 }
 
 impl Operator {

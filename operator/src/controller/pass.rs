@@ -16,9 +16,9 @@ use crate::apply::{Attempt, CrashAt, Executor, Moment, ObjectWriter, Outcome, Wr
 use crate::clock;
 use crate::deadline::within;
 use crate::metrics::Seen;
-use crate::observe::{Observation, Observer, Rival};
+use crate::observe::{Observation, Observer, Rival, own_report};
 use crate::sources::Sources;
-use crate::status::{self, Inputs, note_attempt, prove, worth_writing};
+use crate::status::{self, Inputs, note_attempt, prove, untried, worth_writing};
 
 /// Reading the own object.
 const READ: Duration = Duration::from_secs(2);
@@ -47,6 +47,9 @@ pub(super) async fn pass(
     objects: &Store<Guarded>,
 ) -> Result<Next, PassError> {
     let Some(mut object) = read(operator, cached).await? else { return Ok(Next::Gone) };
+    if let Some(run) = own_report(&operator.me, &object).open_run() {
+        name_in_log(run);
+    }
     let kept = object.finalizers().iter().any(|name| name == FINALIZER);
     if object.meta().deletion_timestamp.is_some() && !kept {
         return Ok(Next::Gone);
@@ -93,7 +96,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     async fn act(self) -> Result<Next, PassError> {
-        let crash_at = CrashAt::wished(&self.object, &self.operator.me);
+        let crash_at = CrashAt::wished(self.operator.failpoints, &self.object, &self.operator.me);
         let executor = Executor {
             me: &self.operator.me,
             client: &self.operator.client,
@@ -107,22 +110,35 @@ impl Pass<'_> {
             crash_at: crash_at.as_ref(),
         };
         let teller = Teller { events: &self.operator.events, about: self.object.object_ref(&()) };
-        self.tell_phase(&teller);
-        let mut side = self.side_with_proofs(&teller);
         let record = self.plan.steps.iter().find_map(|step| match step {
             Step::Record { run, highest_epoch, .. } => Some((step.kind(), run, *highest_epoch)),
             _ => None,
         });
+        if let Some((_, run, _)) = record {
+            name_in_log(run);
+        }
+        self.tell_phase(&teller);
+        let mut side = self.side_with_proofs(&teller);
         let made = if let Some((kind, run, highest_epoch)) = record {
             let attempt = Attempt { kind, began: self.now, outcome: Outcome::Done };
             side = with_record(side, run, highest_epoch);
+            if side.run.as_ref().is_some_and(|run| untried(run, kind)) {
+                teller.begun(kind, side.run.as_ref());
+            }
             self.note(&mut side, &attempt, &teller);
             executor.crash_if(Moment::Before, kind).await;
             self.write(side.clone()).await?;
             executor.crash_if(Moment::After, kind).await;
             true
         } else {
-            let attempts = executor.apply(&self.plan.steps).await;
+            let due = executor.due(&self.plan.steps);
+            for step in &due {
+                let run = side.open_run();
+                if run.map_or_else(|| executor.untried(step), |run| untried(run, step.kind())) {
+                    teller.begun(step.kind(), run);
+                }
+            }
+            let attempts = executor.apply(&due).await;
             attempts.iter().for_each(|attempt| self.note(&mut side, attempt, &teller));
             let left = attempts.iter().any(|attempt| attempt.kind == region_plan::StepKind::RemoveFinalizer);
             if left && attempts.iter().all(|attempt| attempt.outcome == Outcome::Done) {
@@ -142,9 +158,6 @@ impl Pass<'_> {
     }
 
     fn tell_phase(&self, teller: &Teller<'_>) {
-        if let Some(run) = self.seen.world.mine.open_run() {
-            tracing::Span::current().record("run", run.id.to_string());
-        }
         let before = self.object.status.as_ref().and_then(|status| status.phase);
         if before != Some(self.plan.phase) {
             tracing::info!(phase = ?self.plan.phase, reason = self.plan.reason, "phase");
@@ -155,7 +168,9 @@ impl Pass<'_> {
     fn side_with_proofs(&self, teller: &Teller<'_>) -> SideReport {
         let mut side = self.seen.world.mine.clone();
         let row = self.seen.world.lease.get().and_then(Option::as_ref);
-        side.highest_epoch = side.highest_epoch.max(row.map_or(Epoch(0), |row| row.epoch));
+        let row_epoch = row.map_or(Epoch(0), |row| row.epoch);
+        side.highest_epoch = side.highest_epoch.max(row_epoch);
+        side.row_epoch = side.row_epoch.max(row_epoch);
         let active = row.and_then(|row| row.holder.as_ref()) == Some(&self.operator.me);
         if let Some(workloads) =
             self.seen.world.workloads.get().filter(|_| active && side.open_run().is_none())
@@ -171,13 +186,10 @@ impl Pass<'_> {
 
     fn note(&self, side: &mut SideReport, attempt: &Attempt, teller: &Teller<'_>) {
         self.operator.metrics.attempt(attempt.kind, attempt.outcome.result());
-        let first = side
-            .run
-            .as_mut()
-            .filter(|run| belongs_to(run, attempt))
-            .is_some_and(|run| note_attempt(run, attempt.kind, attempt.began, &attempt.outcome));
-        let no_run = side.open_run().is_none();
-        teller.attempted(attempt, side.open_run(), first || no_run);
+        if let Some(run) = side.run.as_mut().filter(|run| belongs_to(run, attempt)) {
+            note_attempt(run, attempt.kind, attempt.began, &attempt.outcome);
+        }
+        teller.attempted(attempt, side.open_run());
     }
 
     fn status(&self, side: SideReport) -> TradingRegionStatus {
@@ -238,6 +250,11 @@ impl Pass<'_> {
             }
         }
     }
+}
+
+/// Every further line of this pass in the log carries the run.
+fn name_in_log(run: &RunReport) {
+    tracing::Span::current().record("run", tracing::field::display(run.id));
 }
 
 /// The report of a record step, with the times of steps that are known by now.

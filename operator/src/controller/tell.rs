@@ -14,22 +14,16 @@ pub(super) struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    /// A step was tried. `first`: for the first time in its run.
-    pub(super) fn attempted(&self, attempt: &Attempt, run: Option<&RunReport>, first: bool) {
-        let of_run = run.map_or_else(String::new, |run| format!(" (run {})", run.id));
-        match &attempt.outcome {
-            Outcome::Done | Outcome::AlreadyDone if first => {
-                self.normal(
-                    attempt.kind.name(),
-                    "StartStep",
-                    &format!("{} begun{of_run}", attempt.kind.name()),
-                );
-            }
-            Outcome::Done | Outcome::AlreadyDone => {}
-            Outcome::Refused(why) | Outcome::Unknown(why) => {
-                let note = format!("{} is tried again{of_run}: {why}", attempt.kind.name());
-                self.warn(attempt.kind.name(), "TryStep", &note);
-            }
+    /// A step is about to be tried for the first time.
+    pub(super) fn begun(&self, kind: StepKind, run: Option<&RunReport>) {
+        self.normal(kind.name(), "StartStep", &format!("{} begun{}", kind.name(), of(run)));
+    }
+
+    /// A step was tried.
+    pub(super) fn attempted(&self, attempt: &Attempt, run: Option<&RunReport>) {
+        if let Outcome::Refused(why) | Outcome::Unknown(why) = &attempt.outcome {
+            let note = format!("{} is tried again{}: {why}", attempt.kind.name(), of(run));
+            self.warn(attempt.kind.name(), "TryStep", &note);
         }
     }
 
@@ -41,11 +35,10 @@ impl Teller<'_> {
 
     /// The object stands elsewhere than before.
     pub(super) fn phase(&self, phase: Phase, reason: &str) {
-        let name = format!("{phase:?}");
         if phase == Phase::WaitForUser {
-            self.warn(&name, "ChangePhase", reason);
+            self.warn(phase.name(), "ChangePhase", reason);
         } else {
-            self.normal(&name, "ChangePhase", reason);
+            self.normal(phase.name(), "ChangePhase", reason);
         }
     }
 
@@ -56,4 +49,8 @@ impl Teller<'_> {
     fn warn(&self, reason: &str, action: &str, note: &str) {
         self.events.tell(&self.about, Severity::Warning, reason, action, note);
     }
+}
+
+fn of(run: Option<&RunReport>) -> String {
+    run.map_or_else(String::new, |run| format!(" (run {})", run.id))
 }

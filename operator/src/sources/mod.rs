@@ -56,7 +56,7 @@ pub struct Sources {
     pub refused: Refusals,
     /// The RDS API of each region.
     pub rds: BTreeMap<Region, RdsClient>,
-    /// The global cluster's name and the ARN of its member in each region.
+    /// The global cluster's name.
     pub global_cluster: String,
     /// ARN of the member cluster in each region.
     pub members: BTreeMap<Region, String>,

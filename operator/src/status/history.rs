@@ -2,7 +2,7 @@
 
 use crds::{MAX_HISTORY, Outcome as RunOutcome, RunStep, RunSummary};
 use jiff::Timestamp;
-use region_plan::{Mark, RunReport, SideReport, StepKind, StepRecord};
+use region_plan::{Mark, RunId, RunReport, SideReport, StepKind, StepRecord};
 
 use super::{Inputs, times};
 use crate::apply::Outcome;
@@ -22,9 +22,13 @@ pub fn prove(
     .collect()
 }
 
-/// Notes an attempt of a step that began at `began`. Answers whether it is the first. A step that has to be made again
-/// after it was proved is open again.
-pub fn note_attempt(run: &mut RunReport, kind: StepKind, began: Timestamp, outcome: &Outcome) -> bool {
+/// Whether no attempt of that step was noted in this run.
+pub fn untried(run: &RunReport, kind: StepKind) -> bool {
+    run.steps.iter().all(|record| record.step != kind)
+}
+
+/// Notes an attempt of a step that began at `began`. A step that has to be made again after it was proved is open again.
+pub fn note_attempt(run: &mut RunReport, kind: StepKind, began: Timestamp, outcome: &Outcome) {
     let note = outcome.note();
     match run.steps.iter_mut().find(|record| record.step == kind) {
         Some(record) => {
@@ -33,7 +37,6 @@ pub fn note_attempt(run: &mut RunReport, kind: StepKind, began: Timestamp, outco
             if *outcome != Outcome::AlreadyDone {
                 record.attempts = record.attempts.saturating_add(1);
             }
-            false
         }
         None => {
             run.steps.push(StepRecord {
@@ -43,7 +46,6 @@ pub fn note_attempt(run: &mut RunReport, kind: StepKind, began: Timestamp, outco
                 attempts: 1,
                 note,
             });
-            true
         }
     }
 }
@@ -91,6 +93,7 @@ pub(super) fn summary(inputs: &Inputs<'_>, run: &RunReport) -> RunSummary {
         to_epoch: granted.map(|grant| grant.epoch),
         mode: inputs.object.spec.transition.mode,
         reason: inputs.object.spec.transition.reason.clone(),
+        plan_hash: plan_hash(inputs, run.id),
         started_at: run.opened_at,
         ended_at: run.ended_at,
         outcome: outcome(run.mark),
@@ -98,6 +101,19 @@ pub(super) fn summary(inputs: &Inputs<'_>, run: &RunReport) -> RunSummary {
         steps,
         times: times::of_run(old, new),
     }
+}
+
+/// The plan that a person saw, as it was noted when the run began; at its beginning the annotation, if the plan that stood
+/// here until now is the same. An annotation of an earlier switch names another epoch's plan.
+fn plan_hash(inputs: &Inputs<'_>, run: RunId) -> Option<String> {
+    let before = inputs.object.status.as_ref()?;
+    let mut known = before.current_run.iter().chain(&before.history);
+    if let Some(noted) = known.find(|summary| summary.id == run) {
+        return noted.plan_hash.clone();
+    }
+    let annotations = inputs.object.metadata.annotations.as_ref()?;
+    let seen = annotations.get(crds::PLAN_HASH_ANNOTATION)?;
+    before.preview.as_ref().filter(|preview| preview.plan_hash == *seen).map(|_| seen.clone())
 }
 
 fn outcome(mark: Mark) -> Option<RunOutcome> {

@@ -11,7 +11,7 @@ use crds::{
 use jiff::{SignedDuration, Timestamp};
 use region_plan::{Fact, Finding, Intent, Opened, Plan, Region, SideReport, World};
 
-pub use history::{note_attempt, prove};
+pub use history::{note_attempt, prove, untried};
 
 /// Bounds of the lists in the schema.
 const MOST_WAITS: usize = 32;

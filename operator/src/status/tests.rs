@@ -142,6 +142,7 @@ fn a_peer_without_the_object_is_told_apart_from_one_that_does_not_answer() {
     scene.peer = Fact::known(None, at(100));
     assert_eq!(scene.says(PEER_REACHABLE), word("False", "NotFound"));
     scene.peer = Fact::unknown("connection refused");
+    scene.world.peer = Fact::unknown("connection refused");
     assert_eq!(scene.says(PEER_REACHABLE), word("False", "Unreachable"));
     assert_eq!(scene.says(SPEC_AGREED), word("Unknown", "Unknown"));
 }
@@ -187,8 +188,10 @@ fn run(mark: Mark) -> RunReport {
 fn a_steps_time_runs_from_its_first_attempt_to_its_proof() {
     let mut side = scene().side;
     let mut open = run(Mark::Accepted);
-    assert!(note_attempt(&mut open, StepKind::Fence, at(60), &Outcome::Unknown("no answer".to_owned())));
-    assert!(!note_attempt(&mut open, StepKind::Fence, at(61), &Outcome::Done));
+    assert!(untried(&open, StepKind::Fence));
+    note_attempt(&mut open, StepKind::Fence, at(60), &Outcome::Unknown("no answer".to_owned()));
+    assert!(!untried(&open, StepKind::Fence));
+    note_attempt(&mut open, StepKind::Fence, at(61), &Outcome::Done);
     side.run = Some(open);
     let proved = prove(&mut side, &[StepKind::Fence], at(63));
     assert_eq!(proved, [(StepKind::Fence, SignedDuration::from_secs(3))]);
@@ -221,4 +224,47 @@ fn the_start_of_one_region_is_no_move() {
     start.to = start.from.clone();
     scene.side.run = Some(start);
     assert!(scene.status(100).history.is_empty());
+}
+
+/// The object as it was before a run, with this annotation and this plan published, and the run as it begins.
+fn beginning(annotated: &str, published: &str) -> Scene {
+    let mut scene = scene();
+    let annotations = [(crds::PLAN_HASH_ANNOTATION.to_owned(), annotated.to_owned())];
+    scene.object.metadata.annotations = Some(annotations.into());
+    let preview = Preview {
+        to: region("us-west-2"),
+        plan_hash: published.to_owned(),
+        steps: Vec::new(),
+        estimate: None,
+        unavailable: None,
+        blocking: Vec::new(),
+    };
+    scene.object.status = Some(TradingRegionStatus { preview: Some(preview), ..scene.status(40) });
+    scene.side.run = Some(run(Mark::Accepted));
+    scene
+}
+
+#[test]
+fn the_plan_that_a_person_saw_stays_with_the_run_from_its_beginning_to_the_history() {
+    let mut scene = beginning("seen", "seen");
+    let noted = |status: &TradingRegionStatus| {
+        let shown = status.current_run.iter().chain(&status.history).next();
+        shown.and_then(|summary| summary.plan_hash.clone())
+    };
+    scene.object.status = Some(scene.status(50));
+    scene.object.metadata.annotations = None;
+    assert_eq!(noted(&scene.status(60)).as_deref(), Some("seen"));
+    scene.side.run = Some(RunReport { ended_at: Some(at(80)), ..run(Mark::Finished) });
+    assert_eq!(noted(&scene.status(80)).as_deref(), Some("seen"));
+}
+
+#[test]
+fn an_annotation_of_an_earlier_switch_is_not_taken_for_this_runs() {
+    let mut scene = beginning("of an earlier epoch", "present");
+    let shown = scene.status(50);
+    assert_eq!(shown.current_run.as_ref().unwrap().plan_hash, None);
+    scene.object.status = Some(shown);
+    let annotations = [(crds::PLAN_HASH_ANNOTATION.to_owned(), "written later".to_owned())];
+    scene.object.metadata.annotations = Some(annotations.into());
+    assert_eq!(scene.status(60).current_run.unwrap().plan_hash, None);
 }

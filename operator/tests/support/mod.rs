@@ -1,5 +1,5 @@
-//! An API server in this process: it lists what it was given, keeps watches open, answers writes with the object, and
-//! records every request. It stands in for plumbing only; what the real server does is tested on the lab.
+//! An API server in this process: it lists what it was given, keeps watches open, keeps a written status, answers other
+//! writes with the object, and records every request. It stands in for plumbing only; what the real server does is tested on the lab.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -22,6 +22,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 pub struct Asked {
     pub method: Method,
     pub path: String,
+    pub query: String,
     pub body: Value,
 }
 
@@ -30,7 +31,7 @@ pub struct Asked {
 pub struct ApiServer {
     /// Objects by the path of their collection.
     collections: Arc<Mutex<Vec<(String, Value)>>>,
-    /// Answers with this status to requests whose path contains the text.
+    /// Answers with this status to requests whose path contains the text; after `write `, to writes only.
     failing: Arc<Mutex<Vec<(String, StatusCode)>>>,
     /// Requests whose path contains one of these are never answered, and watches of them never end.
     silent: Arc<Mutex<Vec<String>>>,
@@ -86,11 +87,14 @@ impl ApiServer {
         self.asked.lock().unwrap().push(Asked {
             method: parts.method.clone(),
             path: path.clone(),
+            query: query.clone(),
             body: body.clone(),
         });
-        if let Some((_, status)) =
-            self.failing.lock().unwrap().iter().find(|(part, _)| path.contains(part.as_str()))
-        {
+        let fails = |part: &str| match part.strip_prefix("write ") {
+            Some(part) => parts.method != Method::GET && path.contains(part),
+            None => path.contains(part),
+        };
+        if let Some((_, status)) = self.failing.lock().unwrap().iter().find(|(part, _)| fails(part)) {
             return failure(*status);
         }
         if query.contains("watch=true") {
@@ -105,6 +109,9 @@ impl ApiServer {
         match self.find(&path) {
             Found::Object(mut found) if parts.method == Method::PATCH => {
                 merge(&mut found, &body);
+                if path.ends_with("/status") {
+                    self.keep(&path, &found);
+                }
                 object(StatusCode::OK, &found)
             }
             Found::Object(found) => object(StatusCode::OK, &found),
@@ -134,6 +141,14 @@ impl ApiServer {
         Response::new(StreamBody::new(nothing).boxed_unsync())
     }
 
+    fn keep(&self, path: &str, written: &Value) {
+        for (at, object) in self.collections.lock().unwrap().iter_mut() {
+            if is_at(path, at, object) {
+                *object = written.clone();
+            }
+        }
+    }
+
     fn find(&self, path: &str) -> Found {
         let collections = self.collections.lock().unwrap();
         // A list over all namespaces has no namespace in its path.
@@ -147,12 +162,15 @@ impl ApiServer {
         if is_list {
             return Found::List(listed);
         }
-        let wanted = path.trim_end_matches("/status");
-        let by_path = |(at, object): &&(String, Value)| {
-            object["metadata"]["name"].as_str().is_some_and(|name| wanted == format!("{at}/{name}"))
-        };
+        let by_path = |(at, object): &&(String, Value)| is_at(path, at, object);
         collections.iter().find(by_path).map_or(Found::Nothing, |(_, object)| Found::Object(object.clone()))
     }
+}
+
+/// Whether this object of the collection, or its status, has that path.
+fn is_at(path: &str, collection: &str, object: &Value) -> bool {
+    let wanted = path.trim_end_matches("/status");
+    object["metadata"]["name"].as_str().is_some_and(|name| wanted == format!("{collection}/{name}"))
 }
 
 enum Found {
