@@ -15,6 +15,11 @@ Examples:
 Exit codes: 0 ok, 1 failed, 2 usage, 3 degraded, 4 waits for a person, 5 refused,
 6 other region unknown, 7 version skew, 124 timeout, 130 interrupted.";
 
+const COMPLETION: &str = "\
+For kubectl region TAB, kubectl's own completion has to be loaded, and kubectl (1.26 or later) asks this program
+under another name. Once, in a folder of your PATH:
+  ln -s \"$(command -v kubectl-region)\" ~/.local/bin/kubectl_complete-region";
+
 /// See and switch the region of a trading application.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl-region", bin_name = "kubectl region", version, after_help = EXAMPLES)]
@@ -71,7 +76,8 @@ pub enum Command {
     History(HistoryArgs),
     /// Explains a finding; needs no cluster
     Explain(ExplainArgs),
-    /// Prints a completion script for a shell
+    /// Prints a completion script for a shell, for the program kubectl-region
+    #[command(after_help = COMPLETION)]
     Completion(CompletionArgs),
 }
 

@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args();
+    if words.next().is_some_and(|name| kubectl_region::asked_by(&name)) {
+        print!("{}", kubectl_region::proposals(&words.collect::<Vec<_>>()));
+        return ExitCode::SUCCESS;
+    }
     let options = match kubectl_region::Cli::try_parse() {
         Ok(options) => options,
         Err(wrong) => {

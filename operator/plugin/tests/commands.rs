@@ -81,3 +81,17 @@ fn completion_knows_every_command_in_every_shell() {
         }
     }
 }
+
+#[test]
+fn kubectl_gets_proposals_from_the_link_that_the_help_describes() {
+    let help = text(&run(&["completion", "--help"]));
+    assert!(help.contains("ln -s") && help.contains("kubectl_complete-region"), "{help}");
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("kubectl_complete-region");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-region"), &link).unwrap();
+    let output = Command::new(link).args(["hi"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let said = text(&output);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("history\tShows the last runs") && lines[1..] == [":4"], "{said}");
+}
