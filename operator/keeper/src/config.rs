@@ -191,8 +191,7 @@ impl App {
             let problem = format!("must lie between {:?} and {:?}", PERIODS.start(), PERIODS.end());
             return Err(value(&field("period"), problem));
         }
-        let loopback = ["127.0.0.1", "::1", "localhost"].contains(&self.database.host.as_str());
-        if self.database.ca_file.is_none() && !loopback {
+        if self.database.ca_file.is_none() && !region_lease::is_loopback(&self.database.host) {
             let problem = "must be given: the password may not travel without TLS".to_owned();
             return Err(value(&field("database.caFile"), problem));
         }

@@ -1,6 +1,7 @@
 //! The one place where connections to PostgreSQL are configured.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_RETRIES: u32 = 3;
+const WITHOUT_CA: &str = "a certificate authority must be given for a server on another machine: neither password nor data \
+                          travels without TLS";
 
 /// Where and how to connect.
 #[derive(Clone)]
@@ -35,7 +38,7 @@ pub struct ConnectOptions {
     pub user: String,
     /// Its password; `None` where the server asks for none.
     pub password: Option<String>,
-    /// The only certificate authority that is believed, in PEM. `None`: no TLS at all, for loopback only.
+    /// The only certificate authority that is believed, in PEM. `None`: no TLS, which [`is_loopback`] alone may do.
     pub ca_pem: Option<String>,
     /// Limit for name, TCP, TLS and log-in together.
     pub connect_timeout: Duration,
@@ -99,19 +102,26 @@ impl ConnectOptions {
             .keepalives_idle(KEEPALIVE_IDLE)
             .keepalives_interval(KEEPALIVE_INTERVAL)
             .keepalives_retries(KEEPALIVE_RETRIES)
-            .ssl_mode(if self.ca_pem.is_some() { SslMode::Require } else { SslMode::Disable });
+            .ssl_mode(if self.clear() { SslMode::Disable } else { SslMode::Require });
         if let Some(password) = &self.password {
             config.password(password);
         }
         config
     }
 
-    /// The connector that believes `ca_pem` alone; `None` without one.
+    fn clear(&self) -> bool {
+        self.ca_pem.is_none() && is_loopback(&self.host)
+    }
+
+    /// The connector that believes `ca_pem` alone; `None` on loopback without one.
     ///
     /// # Errors
-    /// `Other` when the text holds no certificate.
+    /// `Other` when there is no certificate authority for another machine, or the text holds no certificate.
     pub fn tls_connector(&self) -> Result<Option<TlsConnector>> {
-        let Some(pem) = &self.ca_pem else { return Ok(None) };
+        if self.clear() {
+            return Ok(None);
+        }
+        let Some(pem) = &self.ca_pem else { return Err(LeaseError::other("connect", WITHOUT_CA)) };
         let wrong = |detail: &dyn fmt::Display| LeaseError::other("read the certificate authority", detail);
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -131,6 +141,12 @@ impl ConnectOptions {
     }
 }
 
+/// Whether `host` is this very machine: all others are reached by TLS, under a certificate authority that is given.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 impl fmt::Debug for ConnectOptions {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -144,7 +160,7 @@ impl fmt::Debug for ConnectOptions {
 /// `Connection`, `Deadline`, `Denied`, or `Other` for a wrong certificate authority.
 pub async fn connect(options: &ConnectOptions) -> Result<Client> {
     let config = options.pg_config();
-    let tls = options.tls_connector()?;
+    let tls = options.tls_connector().map_err(|error| error.about(format_args!("{options:?}")))?;
     let connecting = async {
         match tls {
             Some(tls) => config.connect(tls).await.map(|(client, connection)| {

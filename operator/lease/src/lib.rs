@@ -16,7 +16,7 @@ pub use call::{
     Fence, NewGrant, abort, clock, enroll, fence, grant, hand_back, limit_again, open, read_lease,
     release_unlimited, renew,
 };
-pub use connect::{ConnectOptions, TlsConnector, connect};
+pub use connect::{ConnectOptions, TlsConnector, connect, is_loopback};
 pub use error::{LeaseError, LeaseErrorKind, Retry};
 pub use guard::{Guard, LONGEST_TRANSACTION};
 pub use migrate::{MigrateError, migrate};

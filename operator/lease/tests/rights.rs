@@ -5,8 +5,9 @@ mod support;
 
 use std::time::Duration;
 
-use region_lease::{ConnectOptions, LeaseErrorKind as Kind, connect};
+use region_lease::{ConnectOptions, LeaseErrorKind as Kind, Retry, connect};
 use support::{APP, Database};
+use tokio_postgres::config::SslMode;
 
 const OPERATOR: &[&str] =
     &["abort", "clock", "fence", "grant", "hand_back", "limit_again", "open", "release_unlimited"];
@@ -116,4 +117,20 @@ async fn connecting_tells_a_wrong_role_from_an_absent_server_and_a_wrong_certifi
     assert_eq!(absent.kind, Kind::Connection, "{absent}");
     let garbage = connect(&ConnectOptions { ca_pem: Some("garbage".into()), ..good }).await.unwrap_err();
     assert_eq!(garbage.kind, Kind::Other, "{garbage}");
+}
+
+#[tokio::test]
+async fn without_a_certificate_authority_only_this_machine_is_connected_to() {
+    for host in ["db.example", "10.99.1.2", "128.0.0.1", "::2", "localhost.example", ""] {
+        let options = ConnectOptions::new(host, 5432, "trading", "region_keeper");
+        let refused = connect(&options).await.unwrap_err();
+        assert_eq!((refused.kind, refused.retry()), (Kind::Other, Retry::Never), "{refused}");
+        assert!(refused.to_string().contains("a certificate authority must be given"), "{refused}");
+        // Nor does a caller who forgets to ask for the connector.
+        assert_eq!(options.pg_config().get_ssl_mode(), SslMode::Require, "{host}");
+    }
+    for host in ["127.0.0.1", "127.0.1.1", "::1", "localhost"] {
+        let options = ConnectOptions::new(host, 5432, "trading", "region_keeper");
+        assert!(options.tls_connector().unwrap().is_none(), "{host}");
+    }
 }
