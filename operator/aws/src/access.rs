@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 #[derive(Debug, Clone)]
 pub enum CredentialSource {
     /// Two files, `access-key-id` and `secret-access-key`, in a mounted folder. They are read
-    /// again every 15 minutes, so that a rotated secret needs no restart.
+    /// at each call, so that a rotated secret is used at once.
     Folder(PathBuf),
     /// Keys given directly, as tests do. `Credentials` hides its secret from `Debug`.
     Keys(Credentials),
@@ -84,14 +84,19 @@ impl AwsAccess {
         timeouts: CallTimeouts,
     ) -> Result<Self, AccessError> {
         let http = http_client(ca_pem)?;
-        let credentials = match source {
-            CredentialSource::Folder(folder) => SharedCredentialsProvider::new(FolderCredentials { folder }),
-            CredentialSource::Keys(keys) => SharedCredentialsProvider::new(keys),
+        // The SDK would keep keys that name no expiry for 15 minutes, far longer than a lease lasts without them. Its own
+        // chain asks servers, and they name one.
+        let (credentials, identity_cache) = match source {
+            CredentialSource::Folder(folder) => {
+                (SharedCredentialsProvider::new(FolderCredentials { folder }), IdentityCache::no_cache())
+            }
+            CredentialSource::Keys(keys) => (SharedCredentialsProvider::new(keys), IdentityCache::no_cache()),
             CredentialSource::Chain => {
-                SharedCredentialsProvider::new(DefaultCredentialsChain::builder().build().await)
+                let chain = DefaultCredentialsChain::builder().build().await;
+                (SharedCredentialsProvider::new(chain), IdentityCache::lazy().build())
             }
         };
-        Ok(Self { credentials, identity_cache: IdentityCache::lazy().build(), http, timeouts })
+        Ok(Self { credentials, identity_cache, http, timeouts })
     }
 
     /// The SDK's view of the timeouts. `whole` bounds loading credentials as well.

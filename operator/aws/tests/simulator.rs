@@ -11,7 +11,7 @@ use region_aws::{
     ArcClient, AwsAccess, CallTimeouts, ControlState, CredentialSource, ErrorKind, FlipLimits, Outcome,
     ReadLimits, RulesClient, panel_of,
 };
-use simulator::{Account, PANEL, control};
+use simulator::{Account, PANEL, SECRET, control};
 
 /// The machine may be busy building; the calls themselves take milliseconds.
 const PATIENT: CallTimeouts =
@@ -126,6 +126,19 @@ async fn a_wrong_secret_is_refused_for_good() {
     assert!(refusal.permanent, "{refusal:?}");
     let reading = client.read_all(&[control("app-a")], READ).await;
     assert!(reading.errors().all(|error| error.kind == ErrorKind::AccessDenied), "{reading:?}");
+}
+
+#[tokio::test]
+async fn a_rotated_secret_is_used_from_the_next_call_on() {
+    let account = Account::start(&[("app-a", On)]).await;
+    let client = client(&account).await;
+    let secret = account.credentials_folder.join("secret-access-key");
+    // The account knows one secret only: the first and the last.
+    for (text, answers) in [(SECRET, 5), ("another", 0), (SECRET, 5)] {
+        std::fs::write(&secret, text).unwrap();
+        let reading = client.read_all(&[control("app-a")], READ).await;
+        assert_eq!(reading.answered(), answers, "{text}: {reading:?}");
+    }
 }
 
 #[tokio::test]
