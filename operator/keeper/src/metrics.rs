@@ -1,7 +1,7 @@
 //! Prometheus metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -56,8 +56,8 @@ pub(crate) struct Metrics {
     renewals: Family<RenewalLabel, Counter>,
     endpoint_latency: Family<EndpointLabel, Number>,
     endpoint_age: Family<EndpointLabel, Number>,
-    endpoint_successes: Family<EndpointLabel, Gauge>,
-    endpoint_failures: Family<EndpointLabel, Gauge>,
+    endpoint_successes: Family<EndpointLabel, Counter>,
+    endpoint_failures: Family<EndpointLabel, Counter>,
 }
 
 impl Metrics {
@@ -116,12 +116,12 @@ impl Metrics {
         );
         all.register(
             "endpoint_calls_succeeded",
-            "Calls to an ARC endpoint that were answered since the start",
+            "Calls to an ARC endpoint that were answered",
             self.endpoint_successes.clone(),
         );
         all.register(
             "endpoint_calls_failed",
-            "Calls to an ARC endpoint that failed since the start",
+            "Calls to an ARC endpoint that failed",
             self.endpoint_failures.clone(),
         );
         all
@@ -133,7 +133,7 @@ impl Metrics {
         self.renewals.get_or_create(&RenewalLabel { app, outcome }).inc();
     }
 
-    /// Brings the gauges up to `now` for one application.
+    /// Brings everything but the count of renewals up to `now` for one application.
     pub(crate) fn refresh(&self, status: &AppStatus, endpoints: &[EndpointHealth], now: Instant) {
         let app = AppLabel { app: status.app.clone() };
         if let Some(holder) = status.holder {
@@ -160,13 +160,9 @@ impl Metrics {
 
     fn refresh_endpoint(&self, app: &str, health: &EndpointHealth, now: Instant) {
         let label = EndpointLabel { app: app.to_owned(), endpoint: health.region.clone() };
-        let whole = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        let successes = self.endpoint_successes.get_or_create(&label);
-        successes.set(whole(health.successes));
-        drop(successes);
-        let failures = self.endpoint_failures.get_or_create(&label);
-        failures.set(whole(health.failures));
-        drop(failures);
+        // The client counts; these only show its totals.
+        self.endpoint_successes.get_or_create(&label).inner().store(health.successes, Ordering::Relaxed);
+        self.endpoint_failures.get_or_create(&label).inner().store(health.failures, Ordering::Relaxed);
         if let Some(latency) = health.latency {
             let gauge = self.endpoint_latency.get_or_create(&label);
             gauge.set(latency.as_secs_f64());
