@@ -23,7 +23,9 @@ const PRODUCT: [(&str, &[&str]); 2] = [
 ];
 
 /// Changes when images are laid out differently, so that cached archives are made anew.
-const LAYOUT: &str = "programs in /, PATH=/";
+const LAYOUT: &str = "programs in /";
+/// FAILPOINTS arms what the kill tests of the operator need; nothing but this image sets it.
+const ENVIRONMENT: [&str; 2] = ["PATH=/", "FAILPOINTS=true"];
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const CALL: Duration = Duration::from_secs(60);
 
@@ -51,7 +53,7 @@ pub(crate) fn ensure(binaries: &Binaries, built: &Path) -> Result<Vec<PathBuf>> 
 
 /// The archive of an image with these programs in `/`; the first is its entry point.
 fn archive(folder: &Path, name: &str, programs: &[PathBuf]) -> Result<PathBuf> {
-    let mut parts = vec![LAYOUT.to_owned()];
+    let mut parts = vec![LAYOUT.to_owned(), ENVIRONMENT.join(" ")];
     for program in programs {
         parts.push(fingerprint(program)?);
     }
@@ -143,7 +145,7 @@ fn pack(work: &Path, name: &str, programs: &[PathBuf]) -> Result<PathBuf> {
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": {"Entrypoint": [format!("/{entry}")], "Env": ["PATH=/"], "User": "65532:65532", "WorkingDir": "/"},
+        "config": {"Entrypoint": [format!("/{entry}")], "Env": ENVIRONMENT, "User": "65532:65532", "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
     });
     let config = add_blob(&blobs, config.to_string().as_bytes())?;
