@@ -42,9 +42,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all metrics under the prefix `services_<stage>`; every label set starts at zero.
-    pub fn new(stage: &str) -> Self {
-        let mut registry = Registry::with_prefix(format!("services_{stage}"));
+    /// Registers all metrics under the prefix `services` with the label `stage`; every label set starts at zero.
+    pub fn new(stage: &'static str) -> Self {
+        let labels = std::iter::once(("stage".into(), stage.into()));
+        let mut registry = Registry::with_prefix_and_labels("services", labels);
         let messages = Family::<FateLabels, Counter>::default();
         for fate in [Fate::Done, Fate::Requeued, Fate::Quarantined] {
             let _ = messages.get_or_create(&FateLabels { fate });
@@ -88,5 +89,19 @@ impl Metrics {
             Ok(()) => text,
             Err(error) => format!("# metrics could not be written: {error}\n"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stage_is_a_label_so_that_one_query_covers_all_stages() {
+        let metrics = Metrics::new("core");
+        metrics.count(Fate::Done, 3);
+        let text = metrics.text();
+        assert!(text.contains("services_messages_total{stage=\"core\",fate=\"Done\"} 3\n"), "{text}");
+        assert!(text.contains("services_gate{stage=\"core\"} 0\n"), "{text}");
     }
 }
