@@ -66,8 +66,7 @@ const EXIT_FAILED: u8 = 2;
 async fn main() -> ExitCode {
     telemetry::install_tls_provider();
     let cli = Cli::parse();
-    telemetry::start(&cli.log);
-    match run(cli.command).await {
+    match run(cli).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("services: {}", telemetry::chain(error.as_ref()));
@@ -76,8 +75,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    match command {
+async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    telemetry::start(&cli.log)?;
+    match cli.command {
         Command::Version => println!("services {}", env!("CARGO_PKG_VERSION")),
         Command::Generate(args) => {
             let verdict = generate::from_args(*args, shutdown::on_signal()?).await?;

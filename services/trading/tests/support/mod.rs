@@ -43,7 +43,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 static SERVERS: OnceCell<(Postgres, RabbitMq)> = OnceCell::const_new();
 static NEXT: AtomicU32 = AtomicU32::new(1);
 /// Roles belong to the whole server, so only one database is migrated at a time.
-static MIGRATING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub static MIGRATING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Waits until `condition` gives a value.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
@@ -83,7 +83,7 @@ impl Drop for Process {
 }
 
 pub struct World {
-    name: String,
+    pub name: String,
     keeper: CancellationToken,
     /// A superuser's connection.
     pub sql: Client,
@@ -92,7 +92,7 @@ pub struct World {
 impl World {
     /// Servers with everything migrated and declared, and a lease that nobody holds.
     pub async fn start() -> Self {
-        services_common::telemetry::start("warn,trading=info,services_common=info");
+        services_common::telemetry::start("warn,trading=info,services_common=info").unwrap();
         let (postgres, _) = SERVERS
             .get_or_init(|| async { (Postgres::start().await.unwrap(), RabbitMq::start().await.unwrap()) })
             .await;
@@ -292,15 +292,19 @@ fn servers() -> &'static (Postgres, RabbitMq) {
     SERVERS.get().expect("started by the first world")
 }
 
+/// Port and virtual host of a world's broker.
+pub fn broker_url(vhost: &str) -> String {
+    let (_, broker) = servers();
+    format!("amqp://127.0.0.1:{}/{vhost}", broker.amqp_port())
+}
+
 pub fn database_options(database: &str, user: &str) -> ConnectOptions {
     let (postgres, _) = servers();
     ConnectOptions::new(postgres.host(), postgres.port(), database, user)
 }
 
 pub fn broker_config(vhost: &str, name: &str) -> BrokerConfig {
-    let (_, broker) = servers();
-    let url = format!("amqp://127.0.0.1:{}/{vhost}", broker.amqp_port());
-    BrokerConfig::new(&url, "guest", "guest", None, name).unwrap()
+    BrokerConfig::new(&broker_url(vhost), "guest", "guest", None, name).unwrap()
 }
 
 /// A standby of the test program's PostgreSQL.
@@ -308,7 +312,7 @@ pub async fn standby() -> Postgres {
     Postgres::standby(&servers().0).await.unwrap()
 }
 
-async fn management(method: &str, path: &str, body: &str) {
+pub async fn management(method: &str, path: &str, body: &str) {
     let (_, broker) = servers();
     let address: SocketAddr = broker.management_url().trim_start_matches("http://").parse().unwrap();
     // guest:guest
