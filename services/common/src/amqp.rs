@@ -3,7 +3,7 @@
 //! and the connection is made again here, with a capped backoff.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,9 @@ const PUBLISH_WINDOW: usize = 500;
 /// What can go wrong between a service and its broker. Everything here passes by itself or by the named act.
 #[derive(Debug, thiserror::Error)]
 pub enum AmqpError {
+    /// A file with a secret cannot be read at this moment.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// No connection within the deadline.
     #[error("broker {broker} did not answer within {seconds} s; retrying")]
     ConnectDeadline {
@@ -86,7 +89,9 @@ pub enum AmqpError {
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
     uri: AMQPUri,
-    ca_pem: Option<String>,
+    /// Whose content takes the place of the password in `uri`.
+    password_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
     /// Shown in the broker's list of connections.
     connection_name: String,
     /// Connect to this address instead of resolving the host; TLS still verifies the host's name.
@@ -94,20 +99,23 @@ pub struct BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// Reads the password and the CA from their files.
+    /// The password and the CA are read from their files at each connect, so that they can be rotated; and now, so
+    /// that a wrong path is told at once.
     ///
     /// # Errors
     /// A file cannot be read, or the URL is not amqp(s)://host:port, or amqps comes without a CA.
-    pub fn from_args(args: &BrokerArgs, connection_name: &str) -> Result<Self, ConfigError> {
-        let password = read_file("--broker-password-file", &args.broker_password_file)?;
+    pub async fn from_args(args: &BrokerArgs, connection_name: &str) -> Result<Self, ConfigError> {
         let ca = args.broker_ca_file.as_deref();
-        Self::new(&args.broker_url, &args.broker_user, &password, ca, connection_name)
+        let mut config = Self::new(&args.broker_url, &args.broker_user, "", ca, connection_name)?;
+        config.password_file = Some(args.broker_password_file.clone());
+        config.access().await?;
+        Ok(config)
     }
 
-    /// A configuration from its parts; `ca_file` holds PEM certificates.
+    /// A configuration from its parts; `ca_file` holds PEM certificates and is read at each connect.
     ///
     /// # Errors
-    /// As for [`BrokerConfig::from_args`].
+    /// The URL is not amqp(s)://host:port, or amqps comes without a CA.
     pub fn new(
         url: &str,
         user: &str,
@@ -122,11 +130,30 @@ impl BrokerConfig {
         if uri.vhost.is_empty() {
             "/".clone_into(&mut uri.vhost);
         }
-        let ca_pem = ca_file.map(|path| read_file("--broker-ca-file", path)).transpose()?;
-        if uri.scheme == AMQPScheme::AMQPS && ca_pem.is_none() {
+        if uri.scheme == AMQPScheme::AMQPS && ca_file.is_none() {
             return Err(value("amqps needs --broker-ca-file, the CA of the broker's certificate".into()));
         }
-        Ok(Self { uri, ca_pem, connection_name: connection_name.to_owned(), address: None })
+        let ca_file = ca_file.map(Path::to_owned);
+        Ok(Self {
+            uri,
+            password_file: None,
+            ca_file,
+            connection_name: connection_name.to_owned(),
+            address: None,
+        })
+    }
+
+    /// Who we are and whom we believe, as the files say now.
+    async fn access(&self) -> Result<(AMQPUri, Option<String>), ConfigError> {
+        let mut uri = self.uri.clone();
+        if let Some(path) = &self.password_file {
+            uri.authority.userinfo.password = read_file("--broker-password-file", path).await?;
+        }
+        let ca_pem = match &self.ca_file {
+            Some(path) => Some(read_file("--broker-ca-file", path).await?),
+            None => None,
+        };
+        Ok((uri, ca_pem))
     }
 
     /// The same broker reached at a given address.
@@ -156,14 +183,15 @@ impl BrokerConfig {
     /// Opens a connection, within a deadline.
     ///
     /// # Errors
-    /// [`AmqpError::ConnectDeadline`] or [`AmqpError::Broker`].
+    /// [`AmqpError::Config`], [`AmqpError::ConnectDeadline`] or [`AmqpError::Broker`].
     pub async fn connect(&self) -> Result<Connection, AmqpError> {
         let properties =
             ConnectionProperties::default().with_connection_name(self.connection_name.as_str().into());
         let tokio = lapin::runtime::default_runtime().map_err(self.failed("connecting"))?;
-        let (ca_pem, address) = (self.ca_pem.clone(), self.address);
+        let (uri, ca_pem) = self.access().await?;
+        let address = self.address;
         let connecting = Connection::connector(
-            self.uri.clone(),
+            uri,
             wire::runtime(),
             async move |uri, _| {
                 let tls = OwnedTLSConfig { identity: None, cert_chain: ca_pem.clone() };

@@ -54,10 +54,11 @@ pub struct DatabaseArgs {
     /// Role to log in as
     #[arg(long, env = "DATABASE_USER")]
     pub database_user: String,
-    /// File with the role's password
+    /// File with the role's password; read again at each connect
     #[arg(long, env = "DATABASE_PASSWORD_FILE")]
     pub database_password_file: PathBuf,
-    /// File with the CA certificate (PEM) that the database's certificate must come from; without it no TLS is used
+    /// File with the CA certificate (PEM) that the database's certificate must come from; needed unless the database is
+    /// on this very machine
     #[arg(long, env = "DATABASE_CA_FILE")]
     pub database_ca_file: Option<PathBuf>,
 }
@@ -71,7 +72,7 @@ pub struct BrokerArgs {
     /// Broker user
     #[arg(long, env = "BROKER_USER")]
     pub broker_user: String,
-    /// File with the broker user's password
+    /// File with the broker user's password; read again at each connect
     #[arg(long, env = "BROKER_PASSWORD_FILE")]
     pub broker_password_file: PathBuf,
     /// File with the CA certificate (PEM) that the broker's certificate must come from; needed for amqps
@@ -91,8 +92,9 @@ pub struct HttpArgs {
 ///
 /// # Errors
 /// [`ConfigError::File`] names the option and the path.
-pub fn read_file(option: &'static str, path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path)
+pub async fn read_file(option: &'static str, path: &Path) -> Result<String, ConfigError> {
+    tokio::fs::read_to_string(path)
+        .await
         .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
         .map_err(|source| ConfigError::File { option, path: path.display().to_string(), source })
 }

@@ -3,13 +3,17 @@
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+    ConfigConnectImpl, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Timeouts,
 };
-use region_lease::{ConnectOptions, LONGEST_TRANSACTION, LeaseError};
-use tokio_postgres::NoTls;
+use futures::future::BoxFuture;
+use region_lease::{ConnectOptions, LONGEST_TRANSACTION, LeaseError, TlsConnector};
+use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls};
 
 use crate::config::{ConfigError, DatabaseArgs, read_file};
+use crate::telemetry::chain;
 
 /// The right to write: application, region of this process, epoch and id of the grant.
 pub use region_lease::Guard as Grant;
@@ -109,32 +113,36 @@ pub struct Database {
 }
 
 impl Database {
-    /// A pool for a stage; does not connect yet.
+    /// A pool for a stage; does not connect yet. Each connection is made with what the files hold at that moment.
     ///
     /// # Errors
     /// A configured file cannot be read or holds no certificate.
-    pub fn from_args(args: &DatabaseArgs, application_name: &str, size: usize) -> Result<Self, ConfigError> {
-        Self::new(&options(args, application_name)?.writer(), size)
+    pub async fn from_args(
+        args: &DatabaseArgs,
+        application_name: &str,
+        size: usize,
+    ) -> Result<Self, ConfigError> {
+        let options = options(args, application_name).await?.writer();
+        Self::pool(&options, Some((args.clone(), application_name.to_owned())), size)
     }
 
     /// A pool of at most `size` connections.
     ///
     /// # Errors
-    /// The CA of the options holds no certificate.
+    /// The CA of the options is missing or holds no certificate.
     pub fn new(options: &ConnectOptions, size: usize) -> Result<Self, ConfigError> {
+        Self::pool(options, None, size)
+    }
+
+    fn pool(
+        options: &ConnectOptions,
+        files: Option<(DatabaseArgs, String)>,
+        size: usize,
+    ) -> Result<Self, ConfigError> {
         let name = format!("{options:?}");
+        let connector = Connector { files, at_start: Access::of(options)? };
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-        let tls = options.tls_connector().map_err(|error| ConfigError::Value {
-            option: "--database-ca-file",
-            reason: error.to_string(),
-        })?;
-        let manager = match tls {
-            Some(tls) => Manager::from_config(options.pg_config(), tls, recycling),
-            None => {
-                tracing::warn!(database = %name, "no CA given: the database connection is not encrypted");
-                Manager::from_config(options.pg_config(), NoTls, recycling)
-            }
-        };
+        let manager = Manager::from_connect(options.pg_config(), connector, recycling);
         let deadline = Some(CONNECT_DEADLINE);
         let pool = Pool::builder(manager)
             .max_size(size)
@@ -162,16 +170,71 @@ impl Database {
     }
 }
 
-/// Where and how to connect, from the command line; without a transaction timeout.
+/// Password, settings and trust of one connection.
+#[derive(Clone)]
+struct Access {
+    config: Config,
+    tls: Option<TlsConnector>,
+}
+
+impl Access {
+    fn of(options: &ConnectOptions) -> Result<Self, ConfigError> {
+        let tls = options.tls_connector().map_err(|error| ConfigError::Value {
+            option: "--database-ca-file",
+            reason: error.to_string(),
+        })?;
+        Ok(Self { config: options.pg_config(), tls })
+    }
+}
+
+/// Makes the pool's connections.
+struct Connector {
+    /// Options that name the files, and the name to show; `None` where there are no files.
+    files: Option<(DatabaseArgs, String)>,
+    at_start: Access,
+}
+
+impl Connector {
+    async fn access(&self) -> Access {
+        let Some((args, application_name)) = &self.files else { return self.at_start.clone() };
+        let now = options(args, application_name).await.and_then(|options| Access::of(&options.writer()));
+        now.unwrap_or_else(|error| {
+            // The driver's error has no room for this one; what the server says to the older password follows.
+            tracing::warn!(
+                reason = chain(&error),
+                "connecting with the password and CA of the process's start"
+            );
+            self.at_start.clone()
+        })
+    }
+}
+
+impl Connect for Connector {
+    fn connect(
+        &self,
+        _at_start: &Config,
+    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        Box::pin(async {
+            let Access { config, tls } = self.access().await;
+            match tls {
+                Some(tls) => ConfigConnectImpl { tls }.connect(&config).await,
+                None => ConfigConnectImpl { tls: NoTls }.connect(&config).await,
+            }
+        })
+    }
+}
+
+/// Where and how to connect, from the command line and the files as they are now; without a transaction timeout.
 ///
 /// # Errors
 /// A configured file cannot be read.
-pub fn options(args: &DatabaseArgs, application_name: &str) -> Result<ConnectOptions, ConfigError> {
-    let ca_file = args.database_ca_file.as_deref();
+pub async fn options(args: &DatabaseArgs, application_name: &str) -> Result<ConnectOptions, ConfigError> {
     let (host, name) = (args.database_host.as_str(), args.database_name.as_str());
     let mut options = ConnectOptions::new(host, args.database_port, name, args.database_user.as_str());
-    options.password = Some(read_file("--database-password-file", &args.database_password_file)?);
-    options.ca_pem = ca_file.map(|path| read_file("--database-ca-file", path)).transpose()?;
+    options.password = Some(read_file("--database-password-file", &args.database_password_file).await?);
+    if let Some(path) = &args.database_ca_file {
+        options.ca_pem = Some(read_file("--database-ca-file", path).await?);
+    }
     options.connect_timeout = CONNECT_DEADLINE;
     application_name.clone_into(&mut options.application_name);
     Ok(options)

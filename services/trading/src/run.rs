@@ -112,8 +112,8 @@ pub async fn from_args(
     let deps = Deps {
         app: args.region.app.clone(),
         region: args.region.region.clone(),
-        database: Database::from_args(&args.database, &identity, POOL_SIZE)?,
-        broker: BrokerConfig::from_args(&args.broker, &identity)?,
+        database: Database::from_args(&args.database, &identity, POOL_SIZE).await?,
+        broker: BrokerConfig::from_args(&args.broker, &identity).await?,
         broker_user: args.broker.broker_user.clone(),
         probe_user: args.probe_user,
     };

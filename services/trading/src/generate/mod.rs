@@ -142,9 +142,9 @@ pub async fn from_args(args: GenerateArgs, shutdown: CancellationToken) -> Resul
     let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
     let run_id = args.run_id.unwrap_or_else(|| run_of_day(now));
     let password = ("--submit-password-file", args.submit_password_file.as_path());
-    let submit = Target::from_args(&args, &args.submit_user, password, "customer submit")?;
+    let submit = Target::from_args(&args, &args.submit_user, password, "customer submit").await?;
     let password = ("--answers-password-file", args.answers_password_file.as_path());
-    let answers = Target::from_args(&args, &args.answers_user, password, "customer answers")?;
+    let answers = Target::from_args(&args, &args.answers_user, password, "customer answers").await?;
     eprintln!("customer: seed {seed}, run {run_id}, {} messages/s for {} s", args.rate, args.duration);
     let plan = Plan {
         rate: args.rate,

@@ -31,13 +31,13 @@ impl Target {
     ///
     /// # Errors
     /// A file cannot be read, or the URL makes no sense.
-    pub fn from_args(
+    pub async fn from_args(
         args: &GenerateArgs,
         user: &str,
         (option, password_file): (&'static str, &Path),
         connection_name: &str,
     ) -> Result<Self, ConfigError> {
-        let password = read_file(option, password_file)?;
+        let password = read_file(option, password_file).await?;
         let ca_file = args.broker_ca_file.as_deref();
         let broker = BrokerConfig::new(&args.broker_url, user, &password, ca_file, connection_name)?;
         Ok(Self { broker, dns: args.dns })
