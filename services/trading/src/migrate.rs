@@ -1,12 +1,15 @@
 //! Brings a region's database and broker to what this version needs. Safe to run again, and on both sides.
 
+use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use region_lease::{ConnectOptions, LeaseError, MigrateError as LeaseMigrateError, connect};
+use region_lease::{
+    ConnectOptions, LeaseError, LeaseErrorKind, MigrateError as LeaseMigrateError, Retry, connect,
+};
 use services_common::amqp::{AmqpError, Broker, BrokerConfig};
 use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs};
 use services_common::postgres;
@@ -60,11 +63,9 @@ pub enum MigrateError {
     /// The schema of the lease.
     #[error(transparent)]
     Lease(#[from] LeaseMigrateError),
-    /// A statement of the bootstrap.
-    #[error(
-        "making roles and schema failed: the migrator needs to be a member of region_owner and trading_owner"
-    )]
-    Bootstrap(#[source] tokio_postgres::Error),
+    /// The migrator lacks a right.
+    #[error("the migrator needs to be a member of region_owner and trading_owner")]
+    Rights(#[source] LeaseError),
     /// A migration failed, or one that was applied before differs from the shipped one.
     #[error("migrating the trading schema failed")]
     Apply(#[from] refinery::Error),
@@ -93,6 +94,33 @@ pub enum MigrateError {
     },
 }
 
+impl MigrateError {
+    /// Whether the same may go well a moment later: the server is not there yet, a lock is held, a session broke.
+    fn passes(&self) -> bool {
+        let passes = |error: &LeaseError| matches!(error.retry(), Retry::Later | Retry::AfterReconnecting);
+        match self {
+            Self::Standby { .. } | Self::Broker(_) => true,
+            Self::Database(error) | Self::Lease(LeaseMigrateError::Prepare(error)) => passes(error),
+            Self::Apply(error) | Self::Lease(LeaseMigrateError::Apply(error)) => error
+                .source()
+                .and_then(|cause| cause.downcast_ref())
+                .is_some_and(|cause| passes(&LeaseError::from_postgres("migrate", cause))),
+            Self::Config(_) | Self::Rights(_) | Self::Declare { .. } => false,
+        }
+    }
+}
+
+/// Sorts what the server said to `operation`.
+fn sorted(operation: &'static str) -> impl FnOnce(tokio_postgres::Error) -> MigrateError {
+    move |error| {
+        let error = LeaseError::from_postgres(operation, &error);
+        match error.kind {
+            LeaseErrorKind::Denied => MigrateError::Rights(error),
+            _ => MigrateError::Database(error),
+        }
+    }
+}
+
 /// What was done, one line each.
 pub type Done = Vec<String>;
 
@@ -101,38 +129,38 @@ pub type Done = Vec<String>;
 /// # Errors
 /// See [`MigrateError`]; running it again continues.
 pub async fn from_args(args: MigrateArgs) -> Result<Done, MigrateError> {
-    let options = postgres::options(&args.database, "trading-migrator")?;
-    let broker = Broker::new(BrokerConfig::from_args(&args.broker, "trading-migrator")?);
+    let options = postgres::options(&args.database, "trading-migrator").await?;
+    let broker = Broker::new(BrokerConfig::from_args(&args.broker, "trading-migrator").await?);
     let until = Instant::now() + Duration::from_secs(args.wait_seconds);
     let mut done = database(&options, until).await?;
-    done.extend(enroll(&options, &args.app, Duration::from_secs(args.lease_seconds)).await?);
-    done.extend(declare_when_reachable(&broker, until).await?);
+    let lease = Duration::from_secs(args.lease_seconds);
+    done.extend(patiently(until, async || enroll(&options, &args.app, lease).await).await?);
+    done.extend(patiently(until, async || declare(&broker).await).await?);
     broker.close().await;
     Ok(done)
 }
 
-/// Migrates the database, or verifies a standby. Waits for the server until the deadline.
+/// Migrates the database, or verifies a standby. What may pass by itself is tried again until the deadline.
 ///
 /// # Errors
 /// See [`MigrateError`].
 pub async fn database(options: &ConnectOptions, until: Instant) -> Result<Done, MigrateError> {
     let began = Instant::now();
+    patiently(until, async || attempt(options, began).await).await
+}
+
+async fn patiently(
+    until: Instant,
+    attempt: impl AsyncFn() -> Result<Done, MigrateError>,
+) -> Result<Done, MigrateError> {
     loop {
-        let outcome = attempt(options, began).await;
-        let error = match outcome {
-            Ok(done) => return Ok(done),
-            Err(error) => error,
-        };
-        let passes = match &error {
-            MigrateError::Database(error) => error.outcome_unknown(),
-            MigrateError::Standby { .. } => true,
-            _ => false,
-        };
-        if !passes || Instant::now() > until {
-            return Err(error);
+        match attempt().await {
+            Err(error) if error.passes() && Instant::now() < until => {
+                tracing::info!(reason = chain(&error), "trying again");
+                sleep(LOOK_INTERVAL).await;
+            }
+            outcome => return outcome,
         }
-        tracing::info!(reason = chain(&error), "waiting for the database");
-        sleep(LOOK_INTERVAL).await;
     }
 }
 
@@ -149,7 +177,7 @@ async fn enroll(options: &ConnectOptions, app: &str, lease: Duration) -> Result<
 
 async fn in_recovery(client: &Client) -> Result<bool, MigrateError> {
     let row = client.query_one("select pg_is_in_recovery()", &[]).await;
-    row.and_then(|row| row.try_get(0)).map_err(MigrateError::Bootstrap)
+    row.and_then(|row| row.try_get(0)).map_err(sorted("ask whether this is a standby"))
 }
 
 async fn attempt(options: &ConnectOptions, began: Instant) -> Result<Done, MigrateError> {
@@ -158,19 +186,19 @@ async fn attempt(options: &ConnectOptions, began: Instant) -> Result<Done, Migra
         return verify_standby(&client, began).await;
     }
     let mut done: Done = region_lease::migrate(&mut client).await?;
-    client.batch_execute(LOCK).await.map_err(MigrateError::Bootstrap)?;
+    client.batch_execute(LOCK).await.map_err(sorted("wait for other migrators"))?;
     let applied = apply(&mut client).await;
     // A broken session has lost the lock anyway.
     let unlocked = client.batch_execute(UNLOCK).await;
     done.extend(applied?);
-    unlocked.map_err(MigrateError::Bootstrap)?;
+    unlocked.map_err(sorted("let other migrators go on"))?;
     Ok(done)
 }
 
 async fn apply(client: &mut Client) -> Result<Done, MigrateError> {
-    client.batch_execute(BOOTSTRAP).await.map_err(MigrateError::Bootstrap)?;
+    client.batch_execute(BOOTSTRAP).await.map_err(sorted("make roles and schema"))?;
     // Everything made from here on belongs to the owner, whoever migrates.
-    client.batch_execute("SET ROLE trading_owner").await.map_err(MigrateError::Bootstrap)?;
+    client.batch_execute("SET ROLE trading_owner").await.map_err(sorted("become trading_owner"))?;
     let runner = embedded::migrations::runner();
     let mut runner = runner.set_abort_divergent(true).set_abort_missing(true);
     runner.set_migration_table_name(HISTORY);
@@ -195,18 +223,6 @@ async fn verify_standby(client: &Client, began: Instant) -> Result<Done, Migrate
         return Err(MigrateError::Standby { shown, wanted, seconds: began.elapsed().as_secs() });
     }
     Ok(vec![format!("standby: all {wanted} migrations have arrived")])
-}
-
-async fn declare_when_reachable(broker: &Broker, until: Instant) -> Result<Done, MigrateError> {
-    loop {
-        match declare(broker).await {
-            Err(MigrateError::Broker(error)) if Instant::now() < until => {
-                tracing::info!(reason = chain(&error), "waiting for the broker");
-                sleep(LOOK_INTERVAL).await;
-            }
-            outcome => return outcome,
-        }
-    }
 }
 
 /// Declares every queue with its exchange. A quorum queue returns a message as often as it must: the broker's
