@@ -1,10 +1,11 @@
 //! What people ask for, and what must not move by it.
 
 use anyhow::Result;
+use crds::{AcceptedLoss, TransitionMode};
 use e2e::object::{Choices, trading_region};
 use region_plan::{Code, Phase};
 
-use crate::rig::Rig;
+use crate::rig::{Rig, unharmed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_copy_alone_moves_nothing_and_both_say_why() -> Result<()> {
@@ -39,4 +40,28 @@ async fn observing_tells_what_it_would_do_and_does_nothing() -> Result<()> {
     assert_eq!(status.epoch, before, "{status:?}");
     Rig::ready().await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_is_admitted_moves_nothing_and_says_that_it_is_not_available() -> Result<()> {
+    let rig = Rig::ready().await?;
+    let customer = rig.customer().await?;
+    let before = rig.clusters.status(rig.active).await?;
+    let run = |status: &crds::TradingRegionStatus| {
+        status.side.as_ref().and_then(|side| side.run.as_ref()).map(|run| run.id)
+    };
+    let mut object = trading_region(&rig.clusters.facts, &rig.there("a failover"))?;
+    object.spec.transition.mode = TransitionMode::Failover;
+    object.spec.transition.accept_data_loss = Some(AcceptedLoss::Unknown);
+    object.spec.transition.from_epoch = before.epoch;
+    rig.clusters.apply(&object).await?;
+    for region in lab::Region::ALL {
+        rig.tells(region, Code::FailoverUnavailable, "moves nothing").await?;
+    }
+    customer.answered_more(100).await?;
+    let after = rig.clusters.status(rig.active).await?;
+    assert_eq!((after.phase, after.epoch), (Some(Phase::Steady), before.epoch), "{after:?}");
+    assert_eq!((&after.active_region, run(&after)), (&before.active_region, run(&before)), "{after:?}");
+    Rig::ready().await?;
+    unharmed(customer).await
 }

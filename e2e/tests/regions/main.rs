@@ -3,6 +3,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod abort;
+mod adoption;
 mod admission;
 mod autoscaler;
 mod by_hand;
@@ -13,6 +14,7 @@ mod intent;
 mod kills;
 mod objects;
 mod plugin;
+mod refused;
 mod reported;
 mod rig;
 mod secrets;
