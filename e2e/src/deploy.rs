@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clusters::{APPLICATION, NAMESPACE, OPERATOR_NAMESPACE};
 use crate::helm::Release;
+use crate::kubectl;
 
 /// The repository's root.
 pub fn repository() -> PathBuf {
@@ -37,7 +38,9 @@ pub async fn operator(facts: &Facts, region: Region) -> Result<()> {
     let chart = "trading-region-operator";
     Install { region, namespace: OPERATOR_NAMESPACE, chart, shared: "operator.yaml" }
         .with(facts, &values)
-        .await
+        .await?;
+    // Helm installs definitions and never upgrades them.
+    kubectl::apply(facts, region, &repository().join("charts").join(chart).join("crds")).await
 }
 
 /// Installs or upgrades the application in one cluster.

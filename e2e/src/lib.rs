@@ -5,6 +5,7 @@ pub mod clusters;
 pub mod customer;
 pub mod deploy;
 pub mod helm;
+pub mod kubectl;
 pub mod object;
 pub mod run;
 pub mod timeline;

@@ -4,11 +4,11 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::Parser;
 use e2e::customer::{Customer, CustomerOptions, Verdict};
 use e2e::object::{Choices, trading_region};
-use e2e::{Clusters, deploy, run, timeline};
+use e2e::{Clusters, deploy, kubectl, run, timeline};
 use lab::{Facts, Region};
 
 /// Moves trade-matching there and back on a lab that is up.
@@ -67,17 +67,7 @@ async fn kubectl_apply(facts: &Facts, choices: &Choices) -> Result<()> {
     let file = facts.lab().folder().join("trade-matching.json");
     tokio::fs::write(&file, serde_json::to_vec_pretty(&trading_region(facts, choices)?)?).await?;
     for region in Region::ALL {
-        let output = tokio::process::Command::new(&facts.programs["kubectl"])
-            .arg("--kubeconfig")
-            .arg(&facts.kubeconfig)
-            .args(["--context", region.name(), "apply", "--server-side", "--force-conflicts", "-f"])
-            .arg(&file)
-            .output()
-            .await
-            .context("running kubectl")?;
-        if !output.status.success() {
-            bail!("kubectl apply in {region}: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
+        kubectl::apply(facts, region, &file).await?;
     }
     Ok(())
 }
