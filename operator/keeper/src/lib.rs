@@ -134,3 +134,17 @@ async fn access(config: &Config) -> Result<AwsAccess, KeeperError> {
     };
     Ok(AwsAccess::new(source, ca.as_deref(), CallTimeouts::default()).await?)
 }
+
+/// The error and its causes in one line, each once.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

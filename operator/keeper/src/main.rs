@@ -28,13 +28,7 @@ async fn main() -> ExitCode {
     match keep(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut causes = String::new();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(next) = cause {
-                causes.push_str(&format!(": {next}"));
-                cause = next.source();
-            }
-            tracing::error!("{error}{causes}");
+            tracing::error!(error = region_keeper::with_causes(&error), "ended");
             ExitCode::FAILURE
         }
     }

@@ -13,6 +13,7 @@ use crate::decide::{
 };
 use crate::metrics::Metrics;
 use crate::status::SharedStatus;
+use crate::with_causes;
 
 /// Between looks at the row while a grant may appear.
 const WATCH: Duration = Duration::from_millis(200);
@@ -220,18 +221,4 @@ impl Renewer {
         }
         backoff(self.failures, FIRST_RETRY, self.pace.period, rand::random())
     }
-}
-
-/// The error and its causes in one line, each once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
