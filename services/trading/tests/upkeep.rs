@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use region_lease::ConnectOptions;
@@ -23,9 +22,7 @@ const ASK_FOR_PASSWORD: &str = "create role rotated login;
                      ('host replication all 127.0.0.1/32 trust')) to %L $f$, current_setting('hba_file')); end $$;
     select pg_reload_conf()";
 
-fn write(file: &Path, password: &str) {
-    std::fs::write(file, format!("{password}\n")).unwrap();
-}
+const END_SESSIONS: &str = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'rotated'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_database_password_is_used_from_the_next_connection_on() {
@@ -42,24 +39,19 @@ async fn a_rotated_database_password_is_used_from_the_next_connection_on() {
         database_password_file: password_file.clone(),
         database_ca_file: None,
     };
-    write(&password_file, "before the first");
+    std::fs::write(&password_file, "before the first\n").unwrap();
     let database = Database::from_args(&args, "test", 1).await.unwrap();
     eventually("a wrong password is refused", async || database.connection().await.err()).await;
     for password in ["first", "second"] {
         world.sql.batch_execute(&format!("alter role rotated password '{password}'")).await.unwrap();
-        write(&password_file, password);
-        let end_sessions = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'rotated'";
-        world.sql.query(end_sessions, &[]).await.unwrap();
+        std::fs::write(&password_file, format!("{password}\n")).unwrap();
+        world.sql.query(END_SESSIONS, &[]).await.unwrap();
         eventually("connected", async || database.connection().await.ok().map(drop)).await;
     }
     // A secret that is not there for a moment stops nobody whom the older password still admits.
     std::fs::remove_file(&password_file).unwrap();
     world.sql.batch_execute("alter role rotated password 'before the first'").await.unwrap();
-    world
-        .sql
-        .query("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'rotated'", &[])
-        .await
-        .unwrap();
+    world.sql.query(END_SESSIONS, &[]).await.unwrap();
     eventually("connected without the file", async || database.connection().await.ok().map(drop)).await;
 }
 
@@ -75,7 +67,7 @@ async fn a_rotated_broker_password_is_used_from_the_next_connection_on() {
         broker_ca_file: None,
     };
     BrokerConfig::from_args(&args, "test").await.unwrap_err();
-    write(&password_file, "before the first");
+    std::fs::write(&password_file, "before the first\n").unwrap();
     let config = BrokerConfig::from_args(&args, "test").await.unwrap();
     config.connect().await.unwrap_err();
     for password in ["first", "second"] {
@@ -84,7 +76,7 @@ async fn a_rotated_broker_password_is_used_from_the_next_connection_on() {
         let all = r#"{"configure":".*","write":".*","read":".*"}"#;
         management("PUT", &format!("/api/permissions/{0}/{0}", world.name), all).await;
         config.connect().await.unwrap_err();
-        write(&password_file, password);
+        std::fs::write(&password_file, format!("{password}\n")).unwrap();
         config.connect().await.unwrap().close(200, "".into()).await.unwrap();
     }
 }
