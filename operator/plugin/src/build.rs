@@ -250,6 +250,7 @@ fn merged<'a>(all: impl Iterator<Item = &'a RunSummary>) -> Vec<RunSummary> {
         known.outcome = known.outcome.or(run.outcome);
         known.to_epoch = known.to_epoch.or(run.to_epoch);
         known.reason = known.reason.take().or_else(|| run.reason.clone());
+        known.plan_hash = known.plan_hash.take().or_else(|| run.plan_hash.clone());
         known.note = known.note.take().or_else(|| run.note.clone());
         let (mine, other) = (&mut known.times, &run.times);
         mine.total = mine.total.max(other.total);

@@ -119,7 +119,7 @@ fn region_line(region: &RegionView) -> String {
 
 fn row(cells: [&str; 8]) -> String {
     let [name, role, wants, phase, ready, standby, lag, lease] = cells;
-    cut(&format!("{name:<12} {role:<8} {wants:<12} {phase:<17} {ready:<8} {standby:<8} {lag:<14} {lease}"))
+    cut(&format!("{name:<12} {role:<7} {wants:<12} {phase:<17} {ready:<7} {standby:<7} {lag:<14} {lease}"))
 }
 
 /// A reading with its age: `120ms (3s ago)`, `120ms (45s old!)`, `unknown`.
