@@ -6,6 +6,11 @@ REVOKE ALL ON SCHEMA region FROM PUBLIC;
 GRANT USAGE ON SCHEMA region TO region_keeper, region_operator, region_writer;
 
 CREATE TYPE region.opened AS ENUM ('none', 'core', 'intake');
+-- The way back from a lease without a limit.
+-- none: the lease has a limit, or a person took it away, which is not undone by itself.
+-- open: handed back without a limit; whoever manages the application again may ask for one.
+-- asked: the next permitted renewal sets it.
+CREATE TYPE region.way_back AS ENUM ('none', 'open', 'asked');
 
 CREATE TABLE region.lease (
     app            text PRIMARY KEY CHECK (app <> ''),
@@ -17,6 +22,7 @@ CREATE TABLE region.lease (
     holder         text CHECK (holder <> ''),
     opened         region.opened NOT NULL DEFAULT 'none',
     valid_until    timestamptz NOT NULL DEFAULT '-infinity',
+    way_back       region.way_back NOT NULL DEFAULT 'none',
     -- The start of the database server that the last renewal saw. A guard on any other start is refused.
     server_start   timestamptz NOT NULL DEFAULT '-infinity',
     -- The observation that the last renewal rests on.
@@ -36,6 +42,16 @@ CREATE TABLE region.lease (
 );
 COMMENT ON TABLE region.lease IS 'Who may write for each application, and until when. Written by functions only.';
 GRANT SELECT ON region.lease TO region_keeper, region_operator, region_writer;
+
+-- A lease with a limit has no way back to one: whatever sets one, a renewal, a fence or a grant, closes it.
+CREATE FUNCTION region.close_way_back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.way_back := 'none';
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER close_way_back BEFORE UPDATE ON region.lease
+    FOR EACH ROW WHEN (NEW.valid_until < 'infinity') EXECUTE FUNCTION region.close_way_back();
 
 CREATE TABLE region.aborted (
     app        text NOT NULL,

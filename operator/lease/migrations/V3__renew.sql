@@ -7,7 +7,8 @@ AS $$ SELECT clock_timestamp(), pg_postmaster_start_time() $$;
 -- Extends the lease to `observed_at` + lease_duration, never shortens it. `observed_at` and `server_start`
 -- are what region.clock() answered before permission was asked for: an old observation, or a request that
 -- was delayed, therefore reaches no further than what it saw. An expired lease of the present grant may be
--- renewed, also on a new server start. Gives the new end.
+-- renewed, also on a new server start. A limit that was asked for is set, unless the renewal is so late that
+-- less than half of its duration would be left: the next one tries again. Gives the new end.
 CREATE FUNCTION region.renew(app text, region text, epoch bigint, grant_id uuid,
                              observed_at timestamptz, server_start timestamptz) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s'
@@ -27,7 +28,11 @@ BEGIN
             HINT = 'Pass what region.clock() of this database answered.';
     END IF;
     UPDATE region.lease l
-    SET valid_until  = greatest(l.valid_until, renew.observed_at + l.lease_duration),
+    SET valid_until  = CASE
+            WHEN l.way_back = 'asked' AND renew.observed_at + l.lease_duration / 2 > clock_timestamp()
+            THEN renew.observed_at + l.lease_duration
+            ELSE greatest(l.valid_until, renew.observed_at + l.lease_duration)
+        END,
         renewed_at   = greatest(l.renewed_at, renew.observed_at),
         server_start = renew.server_start
     WHERE l.app = renew.app AND l.holder = renew.region AND l.epoch = renew.epoch

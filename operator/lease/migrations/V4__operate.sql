@@ -201,13 +201,45 @@ END
 $$;
 
 -- Leaves the lease with its present holder for good, for the day when nobody is there to renew it. Refused
--- when it has run out: somebody else may have been given the right to write meanwhile.
+-- when it has run out: somebody else may have been given the right to write meanwhile. For people: what they do
+-- here is not undone by itself.
 CREATE FUNCTION region.release_unlimited(app text, epoch bigint, grant_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s'
 AS $$
 BEGIN
     PERFORM region.present(release_unlimited.app, release_unlimited.epoch, release_unlimited.grant_id);
-    UPDATE region.lease l SET valid_until = 'infinity' WHERE l.app = release_unlimited.app;
+    UPDATE region.lease l SET valid_until = 'infinity', way_back = 'none' WHERE l.app = release_unlimited.app;
+END
+$$;
+
+-- Leaves the lease without a limit, as release_unlimited does for people, and leaves the way back open.
+CREATE FUNCTION region.hand_back(app text, epoch bigint, grant_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s'
+AS $$
+DECLARE
+    lease region.lease;
+BEGIN
+    lease := region.present(hand_back.app, hand_back.epoch, hand_back.grant_id);
+    IF lease.valid_until < 'infinity' OR lease.way_back = 'asked' THEN
+        UPDATE region.lease l SET valid_until = 'infinity', way_back = 'open' WHERE l.app = hand_back.app;
+    END IF;
+END
+$$;
+
+-- Asks for a limit again. The keeper's next permitted renewal sets it: at no moment has the lease an end that
+-- nobody moves on.
+CREATE FUNCTION region.limit_again(app text, epoch bigint, grant_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s'
+AS $$
+DECLARE
+    lease region.lease;
+BEGIN
+    lease := region.present(limit_again.app, limit_again.epoch, limit_again.grant_id);
+    IF lease.valid_until = 'infinity' AND lease.way_back = 'none' THEN
+        PERFORM region.refuse(format('the lease of %s was left without a limit by a person', limit_again.app),
+            'A switch to the other region begins renewed leases again.');
+    END IF;
+    UPDATE region.lease l SET way_back = 'asked' WHERE l.app = limit_again.app AND l.valid_until = 'infinity';
 END
 $$;
 
@@ -216,3 +248,5 @@ GRANT EXECUTE ON FUNCTION region.abort(text, uuid) TO region_operator;
 GRANT EXECUTE ON FUNCTION region.grant(text, bigint, bigint, uuid, text, uuid) TO region_operator;
 GRANT EXECUTE ON FUNCTION region.open(text, bigint, uuid, region.opened) TO region_operator;
 GRANT EXECUTE ON FUNCTION region.release_unlimited(text, bigint, uuid) TO region_operator;
+GRANT EXECUTE ON FUNCTION region.hand_back(text, bigint, uuid) TO region_operator;
+GRANT EXECUTE ON FUNCTION region.limit_again(text, bigint, uuid) TO region_operator;

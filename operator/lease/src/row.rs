@@ -148,14 +148,13 @@ impl From<Extended<Timestamp>> for ValidUntil {
     }
 }
 
-/// One row always: the server's clock is there even where the application's row is not. A row whose newest migration has
-/// not run yet has no way back.
+/// One row always: the server's clock is there even where the application's row is not.
 pub(crate) const READ_SQL: &str = "\
     SELECT clock_timestamp() AS now, pg_postmaster_start_time() AS started, pg_is_in_recovery() AS in_recovery, \
            l.app, l.epoch, l.grant_id, l.granted_run, l.holder, l.opened::text AS opened, l.valid_until, \
            l.server_start, l.renewed_at, (extract(epoch FROM l.lease_duration) * 1000)::bigint AS duration_ms, \
            l.released_epoch, l.released_to, l.released_run, l.aborted_run, \
-           to_jsonb(l) ->> 'way_back' AS way_back \
+           l.way_back::text AS way_back \
     FROM (SELECT $1::text AS app) AS wanted LEFT JOIN region.lease l ON l.app = wanted.app";
 
 pub(crate) fn reading(row: &Row) -> Result<Reading, tokio_postgres::Error> {
