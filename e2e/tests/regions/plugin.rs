@@ -70,7 +70,7 @@ async fn an_abort_while_draining_opens_the_old_side_again_and_loses_nothing() ->
     let rig = Rig::ready().await?;
     let (here, there) = (rig.active.name(), rig.active.peer().name());
     let customer = rig.customer().await?;
-    let longer = Choices { hold: "60s", reason: "time to abort".into(), ..Choices::active(rig.active) };
+    let longer = Choices { hold: "45s", reason: "time to abort".into(), ..Choices::active(rig.active) };
     run::start(&rig.clusters, &longer).await?;
     let hash = plan_hash(&rig).await?;
     let begun = region(
