@@ -1,5 +1,6 @@
 //! kubectl-region: see and switch the region of a trading application.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -7,8 +8,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     let mut words = std::env::args();
     if words.next().is_some_and(|name| kubectl_region::asked_by(&name)) {
-        print!("{}", kubectl_region::proposals(&words.collect::<Vec<_>>()));
-        return ExitCode::SUCCESS;
+        let proposals = kubectl_region::proposals(&words.collect::<Vec<_>>());
+        let told = std::io::stdout().write_all(proposals.as_bytes());
+        return if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let options = match kubectl_region::Cli::try_parse() {
         Ok(options) => options,
