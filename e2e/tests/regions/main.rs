@@ -3,8 +3,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, unreachable_pub, reason = "a test ends at the first surprise")]
 
 mod abort;
-mod adoption;
 mod admission;
+mod adoption;
 mod autoscaler;
 mod by_hand;
 mod deletion;
