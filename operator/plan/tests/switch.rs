@@ -288,8 +288,7 @@ fn an_object_that_follows_a_deleted_one_takes_the_lease_under_renewal_again_once
     for index in 0..2 {
         universe.sides[index].deleting = false;
         universe.sides[index].finalizer = true;
-        universe.sides[index].report =
-            SideReport::new(&region(index));
+        universe.sides[index].report = SideReport::new(&region(index));
     }
     let app = ControlKey { role: ControlRole::App, region: region(0) };
     let plan = universe.plan(0);
