@@ -40,7 +40,7 @@ pub mod reason {
         /// A finding stands in the way; the message starts with its code.
         FINDING = "Finding";
         /// A person is needed.
-        WAITS_FOR_USER = "WaitsForUser";
+        WAIT_FOR_USER = "WaitForUser";
         /// The two copies differ.
         COPIES_DIFFER = "CopiesDiffer";
         /// The other cluster does not answer.

@@ -45,7 +45,7 @@ pub(super) fn all(inputs: &Inputs<'_>, mut conditions: Vec<Condition>) -> Vec<Co
 fn ready(inputs: &Inputs<'_>) -> Said {
     let plan = inputs.plan;
     match plan.phase {
-        Phase::WaitForUser => return said(State::False, reason::WAITS_FOR_USER, &plan.reason),
+        Phase::WaitForUser => return said(State::False, reason::WAIT_FOR_USER, &plan.reason),
         Phase::Releasing => return said(State::False, reason::RELEASING, &plan.reason),
         Phase::Starting
         | Phase::Preparing
