@@ -19,7 +19,7 @@ use region_plan::{Epoch, Mark, Phase, StepKind};
 use serde_json::{Value, json};
 
 use crate::by_hand;
-use crate::rig::Rig;
+use crate::rig::{Rig, unharmed};
 use crate::undo::Undo;
 
 const ANNOTATION: &str = "test.regions.trading.dev/crash-at";
@@ -160,6 +160,8 @@ async fn one(case: Case) -> Result<()> {
         Side::Active => rig.active,
         Side::Standby => rig.active.peer(),
     };
+    // Some steps exist only while customers are connected; their ledger is the judge.
+    let customer = rig.customer().await?;
     let epoch = rig.clusters.status(rig.active).await?.epoch;
     let killed = rig.killed_operators(region).await?;
     let place = format!("{region}/{}/{}", case.moment, case.kind.name());
@@ -188,6 +190,7 @@ async fn one(case: Case) -> Result<()> {
     if !matches!(scenario, Scenario::Switch) {
         in_the_same_place(&rig, epoch).await?;
     }
+    unharmed(customer).await?;
     rig.quiet().await?;
     wish.now().await?;
     rig.replace_killed_operators(region).await
