@@ -29,7 +29,7 @@ pub use reference::{SecretKeyRef, SecretRef};
 pub use region::{Broker, Instance, Peer, RegionSpec};
 pub use routing::{Arc, ArcEndpoint, Controls, Dns, Routing};
 pub use run::{Outcome, Preview, PreviewStep, RunStep, RunSummary, RunTimes};
-pub use status::{MAX_HISTORY, TradingRegionStatus};
+pub use status::{MAX_HISTORY, MAX_HISTORY_WITH_STEPS, TradingRegionStatus};
 pub use trading_region::{Managed, TradingRegion, TradingRegionSpec};
 pub use transition::{Approval, ApprovalRequired, Transition, TransitionMode};
 pub use workloads::{Active, Selector, Standby, Workloads};

@@ -7,8 +7,8 @@ use region_plan::{Mark, Phase, RunReport};
 
 use crate::clusters::Clusters;
 use crate::object::{Choices, trading_region};
-use crate::timeouts::{START, SWITCH};
-use crate::wait::{Look, until};
+use crate::timeouts::{POLL_RUN, START, SWITCH};
+use crate::wait::{Look, until_every};
 
 /// Applies the object in both clusters and waits until its region is active and both sides are steady.
 ///
@@ -17,7 +17,7 @@ use crate::wait::{Look, until};
 pub async fn start(clusters: &Clusters, choices: &Choices) -> Result<()> {
     clusters.apply(&trading_region(&clusters.facts, choices)?).await?;
     let what = format!("{} to be active and both sides steady", choices.active);
-    until(&what, START, || steady(clusters, choices.active)).await
+    until_every(POLL_RUN, &what, START, || steady(clusters, choices.active)).await
 }
 
 /// Changes the active region in both clusters and waits for the end of the run on both sides.
@@ -35,7 +35,8 @@ pub async fn switch(clusters: &Clusters, choices: &Choices) -> Result<[RunReport
 /// # Errors
 /// At the bound, with what both sides said last.
 pub async fn switched(clusters: &Clusters, to: Region) -> Result<[RunReport; 2]> {
-    until(&format!("{to} to be active and both sides steady"), SWITCH, || steady(clusters, to)).await?;
+    let what = format!("{to} to be active and both sides steady");
+    until_every(POLL_RUN, &what, SWITCH, || steady(clusters, to)).await?;
     parts(clusters, to).await
 }
 

@@ -16,6 +16,8 @@ pub const NOTICE: Duration = Duration::from_secs(60);
 pub const CALL: Duration = Duration::from_secs(30);
 /// Between two looks at a value.
 pub const POLL: Duration = Duration::from_millis(100);
+/// Between two looks at a whole run, whose times stand in what is read: looking must not be what the machine is busy with.
+pub const POLL_RUN: Duration = Duration::from_millis(500);
 
 /// A bound, stretched by `E2E_TIMEOUT_FACTOR` if that is set to a number above 1.
 pub fn stretched(bound: Duration) -> Duration {

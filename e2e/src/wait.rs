@@ -18,7 +18,23 @@ pub enum Look<T> {
 ///
 /// # Errors
 /// At the bound: says what was waited for and what was seen last.
-pub async fn until<T, F>(what: &str, bound: Duration, mut look: impl FnMut() -> F) -> Result<T>
+pub async fn until<T, F>(what: &str, bound: Duration, look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Look<T>>>,
+{
+    until_every(POLL, what, bound, look).await
+}
+
+/// The same with a pause of its own between two looks.
+///
+/// # Errors
+/// At the bound: says what was waited for and what was seen last.
+pub async fn until_every<T, F>(
+    pause: Duration,
+    what: &str,
+    bound: Duration,
+    mut look: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = Result<Look<T>>>,
 {
@@ -33,6 +49,6 @@ where
         if start.elapsed() > bound {
             bail!("waited {bound:?} for {what}; last seen: {last}");
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause).await;
     }
 }

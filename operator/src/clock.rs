@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 
-/// The present time by this machine's clock.
+/// The present time by this machine's clock, in whole milliseconds: more digits would be noise in status and events.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
 pub fn now() -> Timestamp {
-    Timestamp::now()
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// First pause between two looks; each pause is twice the one before, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one look at a condition gave.
 pub enum Look<T> {

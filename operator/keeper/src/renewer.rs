@@ -16,7 +16,7 @@ use crate::status::SharedStatus;
 use crate::with_causes;
 
 /// Between looks at the row while a grant may appear.
-const WATCH: Duration = Duration::from_millis(200);
+const WATCH: Duration = Duration::from_millis(100);
 /// The first wait after a failure; it doubles up to the period.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// One round of asking the witness.

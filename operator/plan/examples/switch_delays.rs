@@ -12,7 +12,8 @@ use jiff::SignedDuration;
 use region_plan::*;
 use support::*;
 
-/// What a pass took on the lab, and the operator's pauses after it (`operator/src/controller/pace.rs`).
+/// What a pass took on the lab, and the operator's pauses after it (`operator/src/controller/pace.rs`). The end of a hook,
+/// and a report that the other side wrote, bring the next pass at once (`Wish` in `operator/src/cluster/peer.rs`).
 const PASS: SignedDuration = SignedDuration::from_millis(75);
 const AFTER_STEPS: SignedDuration = SignedDuration::from_millis(20);
 const IN_RUN: SignedDuration = SignedDuration::from_millis(100);
@@ -94,17 +95,29 @@ fn switch(delays: &Delays) -> SignedDuration {
     let begin = universe.now;
     let mut pending: Vec<Pending> = Vec::new();
     let mut next_pass = [begin, begin];
+    let mut busy_until = [begin, begin];
+    let mut wished = [false, false];
     while !ended(&universe) {
         assert!(universe.now.duration_since(begin) < LONGEST, "the run does not end: {delays:?}");
         let (due, waiting) = pending.into_iter().partition(|effect| effect.due <= universe.now);
         pending = waiting;
         let due: Vec<Pending> = due;
-        due.iter().for_each(|effect| universe.apply(effect.side, &effect.step));
-        for (side, due) in next_pass.iter_mut().enumerate() {
-            if universe.now >= *due {
-                let steps = universe.plan(side).steps;
+        for effect in &due {
+            universe.apply(effect.side, &effect.step);
+            if matches!(effect.step, Step::Hook { .. }) {
+                wished[effect.side] = true;
+            }
+        }
+        for side in 0..2 {
+            let wish = wished[side] && universe.now >= busy_until[side];
+            if wish || universe.now >= next_pass[side] {
+                wished[side] = false;
+                let (seen, report) = (universe.world(side), universe.sides[side].report.clone());
+                let steps = universe.pass(side, seen);
+                wished[1 - side] |= universe.sides[side].report != report;
                 let pause = if steps.is_empty() { IN_RUN } else { AFTER_STEPS };
-                *due = universe.now + PASS + pause;
+                busy_until[side] = universe.now + PASS;
+                next_pass[side] = universe.now + PASS + pause;
                 for step in steps {
                     if !pending.iter().any(|effect| effect.side == side && effect.step.kind() == step.kind())
                     {

@@ -74,7 +74,6 @@ fn steps(intent: &Intent, from: &Region, to: &Region) -> Vec<PreviewStep> {
         Some((from, StepKind::CloseBroker)),
         Some((from, StepKind::RecordDrained)),
         Some((from, StepKind::Fence)),
-        Some((from, StepKind::ScaleStandby)),
         intent.hooks.contains(&HookPoint::Drained).then_some((from, StepKind::HookDrained)),
         Some((from, StepKind::CloseAnswers)),
         Some((to, StepKind::RecordBegun)),
@@ -89,6 +88,7 @@ fn steps(intent: &Intent, from: &Region, to: &Region) -> Vec<PreviewStep> {
         Some((to, StepKind::OpenBroker)),
         Some((to, StepKind::FlipIngressOn)),
         hook(HookPoint::AfterOpen, StepKind::HookAfterOpen),
+        Some((from, StepKind::ScaleStandby)),
     ];
     order
         .into_iter()

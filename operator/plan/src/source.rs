@@ -277,11 +277,10 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         _ => {}
     }
     let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
-    // The application answers its own hook: it stays until then.
+    // Pods stay until the run has ended: the application answers its own hook, and this side may have to take the lease
+    // back.
     if drained_hook_due(ctx, run) {
         draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
-    } else if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {
-        holder::scale_standby(workloads, &mut draft);
     }
     if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.answer_connections > 0) {
         draft.step(Step::CloseAnswers);

@@ -257,6 +257,12 @@ pub fn run_steps(run: &RunView, now: Timestamp) -> String {
     if let Some(note) = &summary.note {
         lines.push(format!("given up: {note}"));
     }
+    if summary.steps.is_empty() {
+        let kept = crds::MAX_HISTORY_WITH_STEPS;
+        lines.push(format!(
+            "its steps are not kept any more: the objects hold those of the newest {kept} runs"
+        ));
+    }
     for step in &summary.steps {
         let began = step.record.started_at.duration_since(summary.started_at).as_secs_f64().max(0.0);
         let took = step

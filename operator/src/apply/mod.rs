@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use crds::TradingRegion;
 use futures::future::join_all;
-use jiff::Timestamp;
 use kube::{Client, ResourceExt};
 use region_aws::{ControlState, FlipLimits, Outcome as AwsOutcome};
 use region_plan::{ControlKey, Flipped, HookPoint, Region, RunId, RunReport, Step, StepKind, Switch};
@@ -72,8 +71,6 @@ pub struct Executor<'a> {
 pub struct Attempt {
     /// Which step.
     pub kind: StepKind,
-    /// When the attempt began.
-    pub began: Timestamp,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -103,7 +100,7 @@ impl Executor<'_> {
     }
 
     async fn attempt(&self, step: &Step) -> Attempt {
-        let (kind, began) = (step.kind(), clock::now());
+        let kind = step.kind();
         self.crash_if(Moment::Before, kind).await;
         let outcome = self.make(step).await;
         self.crash_if(Moment::After, kind).await;
@@ -112,7 +109,7 @@ impl Executor<'_> {
             (_, None) => tracing::info!(step = kind.name(), "step made"),
             (_, Some(note)) => tracing::warn!(step = kind.name(), note, "step not made"),
         }
-        Attempt { kind, began, outcome }
+        Attempt { kind, outcome }
     }
 
     /// Ends the process if a test wished so and the wish could be taken back.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use region_plan::{Intent, LeaseView, Management, Plan, SideReport};
+use region_plan::{Intent, LeaseView, Management, Mark, Plan, SideReport};
 
 /// After a step was made: its proof may be there already.
-const AT_ONCE: Duration = Duration::from_millis(20);
+pub(super) const AT_ONCE: Duration = Duration::from_millis(20);
 /// While a run is open on either side.
 const IN_RUN: Duration = Duration::from_millis(100);
+/// While only the other side can go on: its reports bring the next pass at once, this is for a watch that broke.
+const PEERS_TURN: Duration = Duration::from_millis(500);
 /// While something is wanted that is not so: a run is near.
 const NEAR: Duration = Duration::from_secs(2);
 /// Otherwise.
@@ -27,11 +29,24 @@ pub(super) fn pace(
     }
     let open = |report: &SideReport| report.open_run().is_some();
     if intent.management == Management::Manage && (open(mine) || peer.is_some_and(open)) {
-        return IN_RUN;
+        return if peers_turn(mine, peer) { PEERS_TURN } else { IN_RUN };
     }
     let holder = lease.and_then(|row| row.holder.as_ref());
     let as_wanted = holder == Some(&intent.mine.active) && intent.agreed().is_some() && !intent.deleting;
     if as_wanted && plan.waits.is_empty() { STEADY } else { NEAR }
+}
+
+/// Whether this side's part of the run waits for nothing but the other side's next report.
+fn peers_turn(mine: &SideReport, peer: Option<&SideReport>) -> bool {
+    let Some(run) = mine.open_run() else { return false };
+    let theirs =
+        peer.and_then(|peer| peer.run.as_ref()).filter(|part| part.id == run.id).map(|part| part.mark);
+    match run.mark {
+        Mark::Accepted => run.closing_since.is_none(),
+        Mark::Fenced => matches!(theirs, Some(Mark::Proposed | Mark::Begun)),
+        Mark::Proposed => run.warm && theirs == Some(Mark::Accepted),
+        Mark::Begun | Mark::Declined | Mark::Aborted | Mark::Finished => false,
+    }
 }
 
 #[cfg(test)]
@@ -39,7 +54,7 @@ mod tests {
     use std::sync::Arc;
 
     use jiff::Timestamp;
-    use region_plan::{Epoch, Fact, GrantId, Mark, Opened, Phase, Region, RunId, RunReport, Validity};
+    use region_plan::{Epoch, Fact, GrantId, Opened, Phase, Region, RunId, RunReport, Validity};
     use uuid::Uuid;
 
     use super::*;
@@ -84,9 +99,28 @@ mod tests {
     fn an_open_run_of_either_side_is_looked_at_often() {
         let (open, none) = (report(Some(Mark::Accepted)), report(None));
         let held = lease("us-east-1");
+        let mut open = open;
+        open.run.as_mut().unwrap().closing_since = Some(Timestamp::UNIX_EPOCH);
         assert_eq!(pace(&wish(), &open, None, Some(&held), &plan(), false), IN_RUN);
         assert_eq!(pace(&wish(), &none, Some(&open), Some(&held), &plan(), false), IN_RUN);
         assert_eq!(pace(&wish(), &report(Some(Mark::Finished)), None, Some(&held), &plan(), false), STEADY);
+    }
+
+    #[test]
+    fn a_side_that_waits_for_the_others_report_alone_looks_less_often() {
+        let held = lease("us-east-1");
+        let paced = |mine: &SideReport, peer: &SideReport| {
+            pace(&wish(), mine, Some(peer), Some(&held), &plan(), false)
+        };
+        let (accepted, fenced) = (report(Some(Mark::Accepted)), report(Some(Mark::Fenced)));
+        let mut warm = report(Some(Mark::Proposed));
+        assert_eq!(paced(&warm, &accepted), IN_RUN, "its pods become ready");
+        warm.run.as_mut().unwrap().warm = true;
+        assert_eq!(paced(&accepted, &warm), PEERS_TURN);
+        assert_eq!(paced(&warm, &accepted), PEERS_TURN);
+        assert_eq!(paced(&warm, &fenced), IN_RUN, "the fence arrives in its own database");
+        assert_eq!(paced(&fenced, &report(Some(Mark::Begun))), PEERS_TURN);
+        assert_eq!(paced(&fenced, &report(Some(Mark::Declined))), IN_RUN, "it takes the lease back");
     }
 
     #[test]

@@ -7,9 +7,9 @@ use crds::{FINALIZER, TradingRegion, TradingRegionStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::Store;
 use kube::{Api, Resource, ResourceExt};
-use region_plan::{Epoch, Plan, RunReport, SideReport, Step, decide, preview};
+use region_plan::{Epoch, Plan, RunReport, SideReport, Step, StepKind, decide, preview};
 
-use super::pace::pace;
+use super::pace::{AT_ONCE, pace};
 use super::tell::Teller;
 use super::{Guarded, Operator, PassError};
 use crate::apply::{Attempt, CrashAt, Executor, Moment, ObjectWriter, Outcome, WriteError};
@@ -18,10 +18,12 @@ use crate::deadline::within;
 use crate::metrics::Seen;
 use crate::observe::{Observation, Observer, Rival, own_report};
 use crate::sources::Sources;
-use crate::status::{self, Inputs, note_attempt, prove, untried, worth_writing};
+use crate::status::{self, Inputs, note_begun, note_ended, prove, untried, worth_writing};
 
 /// Reading the own object.
 const READ: Duration = Duration::from_secs(2);
+/// Records in one pass: more than the protocol ever writes without anything new to see.
+const RECORDS: usize = 4;
 
 /// When to look again.
 pub(super) enum Next {
@@ -69,9 +71,19 @@ pub(super) async fn pass(
         deadline: operator.observe_deadline,
     };
     let seen = observer.observe(&object, &sources, &rivals).await;
-    let now = clock::now();
-    let plan = decide(now, &operator.me, &seen.intent, &seen.world);
-    Pass { operator, object, writer, sources, seen, plan, now }.act().await
+    let mut pass = Pass { operator, object, writer, sources, seen };
+    for _ in 0..RECORDS {
+        let decision = pass.decide();
+        match decision.record() {
+            None => return pass.make(&decision).await,
+            Some(record) => {
+                if pass.record(&decision, &record).await? == Run::Ended {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(Next::In(AT_ONCE))
 }
 
 fn rivals(object: &TradingRegion, objects: &Store<Guarded>) -> Vec<Rival> {
@@ -83,21 +95,122 @@ fn rivals(object: &TradingRegion, objects: &Store<Guarded>) -> Vec<Rival> {
         .collect()
 }
 
-/// A pass that has decided.
+/// A pass that has observed. Its own records become part of what it saw: they change nothing else, so the decision goes on
+/// from the same observation, whose facts grow older meanwhile.
 struct Pass<'a> {
     operator: &'a Operator,
     object: TradingRegion,
     writer: ObjectWriter,
     sources: Arc<Sources>,
     seen: Observation,
+}
+
+/// What was decided, and when.
+struct Decision {
     plan: Plan,
     now: Timestamp,
 }
 
+/// The step of a plan that is written with the status.
+struct Record<'p> {
+    kind: StepKind,
+    run: &'p RunReport,
+    highest_epoch: Epoch,
+}
+
+/// Whether the run that a record is part of goes on.
+#[derive(PartialEq, Eq)]
+enum Run {
+    Open,
+    Ended,
+}
+
+impl Decision {
+    fn record(&self) -> Option<Record<'_>> {
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Record { run, highest_epoch, .. } => {
+                Some(Record { kind: step.kind(), run, highest_epoch: *highest_epoch })
+            }
+            _ => None,
+        })
+    }
+}
+
 impl Pass<'_> {
-    async fn act(self) -> Result<Next, PassError> {
-        let crash_at = CrashAt::wished(self.operator.failpoints, &self.object, &self.operator.me);
-        let executor = Executor {
+    fn decide(&self) -> Decision {
+        let now = clock::now();
+        Decision { plan: decide(now, &self.operator.me, &self.seen.intent, &self.seen.world), now }
+    }
+
+    /// Writes the own report, which is then part of what this pass saw.
+    async fn record(&mut self, decision: &Decision, record: &Record<'_>) -> Result<Run, PassError> {
+        name_in_log(record.run);
+        let teller = self.teller();
+        self.tell_phase(decision, &teller);
+        let side = self.side_with_proofs(decision, &teller);
+        let mut side = with_record(side, record.run, record.highest_epoch);
+        let first = side.run.as_ref().is_some_and(|run| untried(run, record.kind));
+        if let Some(run) = side.run.as_mut().filter(|_| first) {
+            teller.begun(record.kind, Some(run));
+            note_begun(run, record.kind, decision.now);
+        }
+        self.note(&mut side, &Attempt { kind: record.kind, outcome: Outcome::Done }, first, &teller);
+        let crash_at = self.crash_at();
+        self.executor(crash_at.as_ref()).crash_if(Moment::Before, record.kind).await;
+        self.object = self.write_status(&self.object, &self.status(decision, side)).await?;
+        self.executor(crash_at.as_ref()).crash_if(Moment::After, record.kind).await;
+        self.count(&decision.plan);
+        self.seen.world.mine = own_report(&self.operator.me, &self.object);
+        Ok(self.follow_run())
+    }
+
+    /// What hooks answered belongs to one run: it is read anew for the run that is on record now.
+    fn follow_run(&mut self) -> Run {
+        let hooks = &self.operator.hooks;
+        let Some(run) = self.seen.world.mine.run.as_ref() else { return Run::Ended };
+        if run.mark.ended() {
+            hooks.forget(run.id);
+        }
+        self.seen.world.hook_results = hooks.results(run.id);
+        if run.mark.ended() { Run::Ended } else { Run::Open }
+    }
+
+    /// Makes the effects that are due, and writes what they came to.
+    async fn make(&self, decision: &Decision) -> Result<Next, PassError> {
+        let teller = self.teller();
+        self.tell_phase(decision, &teller);
+        let mut side = self.side_with_proofs(decision, &teller);
+        let crash_at = self.crash_at();
+        let executor = self.executor(crash_at.as_ref());
+        let due = executor.due(&decision.plan.steps);
+        let first = begin(&due, &executor, &mut side, decision.now, &teller);
+        // Beside the effects, so that people see what is under way and nobody waits for two things one after the other.
+        // An object that is about to go tells nothing more.
+        let leaves = due.iter().any(|step| step.kind() == StepKind::RemoveFinalizer);
+        let tell =
+            async { if leaves { Ok(None) } else { self.write_if_worth(None, decision, side.clone()).await } };
+        let (told, attempts) = tokio::join!(tell, executor.apply(&due));
+        if leaves && attempts.iter().all(|attempt| attempt.outcome == Outcome::Done) {
+            return Ok(Next::Gone);
+        }
+        let told = told?;
+        for attempt in &attempts {
+            self.note(&mut side, attempt, first.contains(&attempt.kind), &teller);
+        }
+        self.write_if_worth(told.as_ref(), decision, side.clone()).await?;
+        self.count(&decision.plan);
+        if let Some(ended) = side.run.as_ref().filter(|run| run.mark.ended()) {
+            self.operator.hooks.forget(ended.id);
+        }
+        let made = attempts.iter().any(|attempt| attempt.outcome == Outcome::Done);
+        let world = &self.seen.world;
+        let peer = world.peer.get().and_then(Option::as_ref);
+        let lease = world.lease.get().and_then(Option::as_ref);
+        Ok(Next::In(pace(&self.seen.intent, &side, peer, lease, &decision.plan, made)))
+    }
+
+    fn executor<'s>(&'s self, crash_at: Option<&'s CrashAt>) -> Executor<'s> {
+        Executor {
             me: &self.operator.me,
             client: &self.operator.client,
             workloads: &self.operator.workloads,
@@ -107,65 +220,28 @@ impl Pass<'_> {
             writer: &self.writer,
             run: self.seen.world.mine.run.as_ref(),
             pauses: &self.operator.pauses,
-            crash_at: crash_at.as_ref(),
-        };
-        let teller = Teller { events: &self.operator.events, about: self.object.object_ref(&()) };
-        let record = self.plan.steps.iter().find_map(|step| match step {
-            Step::Record { run, highest_epoch, .. } => Some((step.kind(), run, *highest_epoch)),
-            _ => None,
-        });
-        if let Some((_, run, _)) = record {
-            name_in_log(run);
+            crash_at,
         }
-        self.tell_phase(&teller);
-        let mut side = self.side_with_proofs(&teller);
-        let made = if let Some((kind, run, highest_epoch)) = record {
-            let attempt = Attempt { kind, began: self.now, outcome: Outcome::Done };
-            side = with_record(side, run, highest_epoch);
-            if side.run.as_ref().is_some_and(|run| untried(run, kind)) {
-                teller.begun(kind, side.run.as_ref());
-            }
-            self.note(&mut side, &attempt, &teller);
-            executor.crash_if(Moment::Before, kind).await;
-            self.write(side.clone()).await?;
-            executor.crash_if(Moment::After, kind).await;
-            true
-        } else {
-            let due = executor.due(&self.plan.steps);
-            for step in &due {
-                let run = side.open_run();
-                if run.map_or_else(|| executor.untried(step), |run| untried(run, step.kind())) {
-                    teller.begun(step.kind(), run);
-                }
-            }
-            let attempts = executor.apply(&due).await;
-            attempts.iter().for_each(|attempt| self.note(&mut side, attempt, &teller));
-            let left = attempts.iter().any(|attempt| attempt.kind == region_plan::StepKind::RemoveFinalizer);
-            if left && attempts.iter().all(|attempt| attempt.outcome == Outcome::Done) {
-                return Ok(Next::Gone);
-            }
-            self.write_if_worth(side.clone()).await?;
-            attempts.iter().any(|attempt| attempt.outcome == Outcome::Done)
-        };
-        self.count();
-        if let Some(ended) = side.run.as_ref().filter(|run| run.mark.ended()) {
-            self.operator.hooks.forget(ended.id);
-        }
-        let world = &self.seen.world;
-        let peer = world.peer.get().and_then(Option::as_ref);
-        let lease = world.lease.get().and_then(Option::as_ref);
-        Ok(Next::In(pace(&self.seen.intent, &side, peer, lease, &self.plan, made)))
     }
 
-    fn tell_phase(&self, teller: &Teller<'_>) {
+    fn crash_at(&self) -> Option<CrashAt> {
+        CrashAt::wished(self.operator.failpoints, &self.object, &self.operator.me)
+    }
+
+    fn teller(&self) -> Teller<'_> {
+        Teller { events: &self.operator.events, about: self.object.object_ref(&()) }
+    }
+
+    fn tell_phase(&self, decision: &Decision, teller: &Teller<'_>) {
+        let plan = &decision.plan;
         let before = self.object.status.as_ref().and_then(|status| status.phase);
-        if before != Some(self.plan.phase) {
-            tracing::info!(phase = ?self.plan.phase, reason = self.plan.reason, "phase");
-            teller.phase(self.plan.phase, &self.plan.reason);
+        if before != Some(plan.phase) {
+            tracing::info!(phase = ?plan.phase, reason = plan.reason, "phase");
+            teller.phase(plan.phase, &plan.reason);
         }
     }
 
-    fn side_with_proofs(&self, teller: &Teller<'_>) -> SideReport {
+    fn side_with_proofs(&self, decision: &Decision, teller: &Teller<'_>) -> SideReport {
         let mut side = self.seen.world.mine.clone();
         let row = self.seen.world.lease.get().and_then(Option::as_ref);
         let row_epoch = row.map_or(Epoch(0), |row| row.epoch);
@@ -177,30 +253,31 @@ impl Pass<'_> {
         {
             side.sizes = workloads.items.iter().map(|item| (item.name.clone(), item.replicas)).collect();
         }
-        for (kind, took) in prove(&mut side, &self.plan.proved, self.now) {
+        for (kind, took) in prove(&mut side, &decision.plan.proved, decision.now) {
             teller.proved(kind, took);
             self.operator.metrics.step_proved(kind, Duration::try_from(took).unwrap_or_default());
         }
         side
     }
 
-    fn note(&self, side: &mut SideReport, attempt: &Attempt, teller: &Teller<'_>) {
+    /// `first`: it is the attempt that was noted when it began.
+    fn note(&self, side: &mut SideReport, attempt: &Attempt, first: bool, teller: &Teller<'_>) {
         self.operator.metrics.attempt(attempt.kind, attempt.outcome.result());
         if let Some(run) = side.run.as_mut().filter(|run| belongs_to(run, attempt)) {
-            note_attempt(run, attempt.kind, attempt.began, &attempt.outcome);
+            note_ended(run, attempt.kind, first, &attempt.outcome);
         }
         teller.attempted(attempt, side.open_run());
     }
 
-    fn status(&self, side: SideReport) -> TradingRegionStatus {
+    fn status(&self, decision: &Decision, side: SideReport) -> TradingRegionStatus {
         status::build(Inputs {
-            now: self.now,
+            now: decision.now,
             me: &self.operator.me,
             object: &self.object,
             intent: &self.seen.intent,
             world: &self.seen.world,
-            plan: &self.plan,
-            preview: preview(self.now, &self.operator.me, &self.seen.intent, &self.seen.world),
+            plan: &decision.plan,
+            preview: preview(decision.now, &self.operator.me, &self.seen.intent, &self.seen.world),
             side,
             lease_remaining: self.seen.lease_remaining.clone(),
             lag: self.seen.lag.clone(),
@@ -208,35 +285,41 @@ impl Pass<'_> {
         })
     }
 
-    async fn write_if_worth(&self, side: SideReport) -> Result<(), WriteError> {
-        let status = self.status(side);
-        let uid = self.object.uid().unwrap_or_default();
-        if worth_writing(self.object.status.as_ref(), &status, self.operator.last_written(&uid), self.now) {
-            self.write_status(&status).await?;
+    /// `told`: the object as this pass has written it already.
+    async fn write_if_worth(
+        &self,
+        told: Option<&TradingRegion>,
+        decision: &Decision,
+        side: SideReport,
+    ) -> Result<Option<TradingRegion>, WriteError> {
+        let object = told.unwrap_or(&self.object);
+        let status = self.status(decision, side);
+        let written = self.operator.last_written(&self.object.uid().unwrap_or_default());
+        if !worth_writing(object.status.as_ref(), &status, written, decision.now) {
+            return Ok(None);
         }
-        Ok(())
+        self.write_status(object, &status).await.map(Some)
     }
 
-    async fn write(&self, side: SideReport) -> Result<(), WriteError> {
-        let status = self.status(side);
-        self.write_status(&status).await
+    async fn write_status(
+        &self,
+        over: &TradingRegion,
+        status: &TradingRegionStatus,
+    ) -> Result<TradingRegion, WriteError> {
+        let written = self.writer.write_status(over, status).await?;
+        self.operator.note_written(&self.object.uid().unwrap_or_default(), clock::now());
+        Ok(written)
     }
 
-    async fn write_status(&self, status: &TradingRegionStatus) -> Result<(), WriteError> {
-        self.writer.write_status(&self.object, status).await?;
-        self.operator.note_written(&self.object.uid().unwrap_or_default(), self.now);
-        Ok(())
-    }
-
-    fn count(&self) {
+    fn count(&self, plan: &Plan) {
         let seconds = |span: &SignedDuration| span.as_secs_f64();
         let held_here =
             self.seen.world.lease.get().and_then(Option::as_ref).and_then(|row| row.holder.as_ref())
                 == Some(&self.operator.me);
         let remaining = self.seen.lease_remaining.get().and_then(Option::as_ref).filter(|_| held_here);
         let seen = Seen {
-            phase: self.plan.phase,
-            codes: self.plan.findings.iter().map(|finding| finding.code).collect(),
+            phase: plan.phase,
+            codes: plan.findings.iter().map(|finding| finding.code).collect(),
             lease_remaining_seconds: remaining.map(seconds),
             lag_seconds: self.seen.lag.as_ref().and_then(|lag| lag.get()).map(seconds),
             peer_reachable: self.seen.intent.peer.get().is_some(),
@@ -250,6 +333,30 @@ impl Pass<'_> {
             }
         }
     }
+}
+
+/// Tells and notes the steps that are tried for the first time. Answers their kinds, where they are part of the open run.
+fn begin(
+    due: &[&Step],
+    executor: &Executor<'_>,
+    side: &mut SideReport,
+    now: Timestamp,
+    teller: &Teller<'_>,
+) -> Vec<StepKind> {
+    let mut first = Vec::new();
+    for step in due {
+        let kind = step.kind();
+        match side.run.as_mut().filter(|run| !run.mark.ended()) {
+            Some(run) if untried(run, kind) => {
+                teller.begun(kind, Some(run));
+                note_begun(run, kind, now);
+                first.push(kind);
+            }
+            None if executor.untried(step) => teller.begun(kind, None),
+            Some(_) | None => {}
+        }
+    }
+    first
 }
 
 /// Every further line of this pass in the log carries the run.

@@ -1,6 +1,6 @@
 //! The record of runs: when each step began, when its proof was seen, how often it was tried, and the last ten runs.
 
-use crds::{MAX_HISTORY, Outcome as RunOutcome, RunStep, RunSummary};
+use crds::{MAX_HISTORY, MAX_HISTORY_WITH_STEPS, Outcome as RunOutcome, RunStep, RunSummary};
 use jiff::Timestamp;
 use region_plan::{Mark, RunId, RunReport, SideReport, StepKind, StepRecord};
 
@@ -27,26 +27,19 @@ pub fn untried(run: &RunReport, kind: StepKind) -> bool {
     run.steps.iter().all(|record| record.step != kind)
 }
 
-/// Notes an attempt of a step that began at `began`. A step that has to be made again after it was proved is open again.
-pub fn note_attempt(run: &mut RunReport, kind: StepKind, began: Timestamp, outcome: &Outcome) {
-    let note = outcome.note();
-    match run.steps.iter_mut().find(|record| record.step == kind) {
-        Some(record) => {
-            record.finished_at = None;
-            record.note = note;
-            if *outcome != Outcome::AlreadyDone {
-                record.attempts = record.attempts.saturating_add(1);
-            }
-        }
-        None => {
-            run.steps.push(StepRecord {
-                step: kind,
-                started_at: began,
-                finished_at: None,
-                attempts: 1,
-                note,
-            });
-        }
+/// Notes the first attempt of a step, which begins now.
+pub fn note_begun(run: &mut RunReport, kind: StepKind, now: Timestamp) {
+    run.steps.push(StepRecord { step: kind, started_at: now, finished_at: None, attempts: 1, note: None });
+}
+
+/// Notes how an attempt of a step ended whose first one was noted; `first`: this is that one. A step that has to be made
+/// again after it was proved is open again.
+pub fn note_ended(run: &mut RunReport, kind: StepKind, first: bool, outcome: &Outcome) {
+    let Some(record) = run.steps.iter_mut().find(|record| record.step == kind) else { return };
+    record.finished_at = None;
+    record.note = outcome.note();
+    if !first && *outcome != Outcome::AlreadyDone {
+        record.attempts = record.attempts.saturating_add(1);
     }
 }
 
@@ -66,6 +59,7 @@ pub(super) fn of(inputs: &Inputs<'_>, previous: &[RunSummary]) -> Vec<RunSummary
     ended.reason = told;
     history.insert(0, ended);
     history.truncate(MAX_HISTORY);
+    history.iter_mut().skip(MAX_HISTORY_WITH_STEPS).for_each(|run| run.steps.clear());
     history
 }
 

@@ -5,19 +5,19 @@ mod history;
 mod times;
 
 use crds::{
-    CheckReading, Duration as Span, DurationReading, LeaseReading, Preview, PreviewStep, TradingRegion,
-    TradingRegionStatus,
+    CheckReading, Duration as Span, DurationReading, LeaseReading, Preview, PreviewStep, RunTimes,
+    TradingRegion, TradingRegionStatus,
 };
 use jiff::{SignedDuration, Timestamp};
 use region_plan::{Fact, Finding, Intent, Opened, Plan, Region, SideReport, World};
 
-pub use history::{note_attempt, prove, untried};
+pub use history::{note_begun, note_ended, prove, untried};
 
 /// Bounds of the lists in the schema.
 const MOST_WAITS: usize = 32;
 const MOST_FINDINGS: usize = 64;
-/// Numbers that change in every pass are written at most this often.
-const PERIOD_IN_RUN: SignedDuration = SignedDuration::from_millis(500);
+/// Numbers that change in every pass, and the other side's steps, are written at most this often.
+const PERIOD_IN_RUN: SignedDuration = SignedDuration::from_secs(1);
 const PERIOD: SignedDuration = SignedDuration::from_secs(10);
 
 /// Everything that a status tells.
@@ -130,7 +130,8 @@ pub fn worth_writing(
     old != new && written.is_none_or(|written| now.duration_since(written) >= period)
 }
 
-/// The status without what changes in every pass: ages, remaining times, counts that move, numbers of attempts.
+/// The status without what changes in every pass: ages, remaining times, counts that move, numbers of attempts; and without
+/// the other side's steps, which its own copy tells: two copies that answer each other would write without end.
 fn steady_part(status: &TradingRegionStatus) -> TradingRegionStatus {
     let mut part = status.clone();
     part.lag = None;
@@ -148,6 +149,11 @@ fn steady_part(status: &TradingRegionStatus) -> TradingRegionStatus {
     }
     for condition in &mut part.conditions {
         condition.message = without_digits(&condition.message);
+    }
+    if let Some(run) = &mut part.current_run {
+        let me = part.side.as_ref().map(|side| &side.region);
+        run.steps.retain(|step| Some(&step.region) == me);
+        run.times = RunTimes::default();
     }
     let own_run = part.side.iter_mut().filter_map(|side| side.run.as_mut()).flat_map(|run| &mut run.steps);
     own_run.for_each(|record| record.attempts = 0);

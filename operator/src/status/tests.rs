@@ -171,6 +171,27 @@ fn an_equal_status_is_not_written_and_moving_numbers_are_written_now_and_then() 
 }
 
 #[test]
+fn what_the_other_side_did_is_told_with_the_next_numbers_and_own_steps_at_once() {
+    let mut scene = scene();
+    let mut mine = run(Mark::Accepted);
+    note_begun(&mut mine, StepKind::FlipIngressOff, at(60));
+    scene.side.run = Some(mine.clone());
+    let first = scene.status(100);
+    scene.object.status = Some(first.clone());
+    let mut theirs = run(Mark::Proposed);
+    note_begun(&mut theirs, StepKind::ScaleActive, at(61));
+    let report = SideReport { run: Some(theirs), ..SideReport::new(&region("us-west-2")) };
+    scene.world.peer = Fact::known(Some(report), at(100));
+    let told = scene.status(100);
+    assert_eq!(told.current_run.as_ref().unwrap().steps.len(), 2);
+    assert!(!worth_writing(Some(&first), &told, Some(at(100)), at(100)));
+    assert!(worth_writing(Some(&first), &told, Some(at(100)), at(101)));
+    note_begun(&mut mine, StepKind::CloseBroker, at(100));
+    scene.side.run = Some(mine);
+    assert!(worth_writing(Some(&told), &scene.status(100), Some(at(100)), at(100)));
+}
+
+#[test]
 fn a_number_that_is_no_longer_known_is_written_at_once() {
     let mut scene = scene();
     let first = scene.status(100);
@@ -189,9 +210,12 @@ fn a_steps_time_runs_from_its_first_attempt_to_its_proof() {
     let mut side = scene().side;
     let mut open = run(Mark::Accepted);
     assert!(untried(&open, StepKind::Fence));
-    note_attempt(&mut open, StepKind::Fence, at(60), &Outcome::Unknown("no answer".to_owned()));
+    note_begun(&mut open, StepKind::Fence, at(60));
     assert!(!untried(&open, StepKind::Fence));
-    note_attempt(&mut open, StepKind::Fence, at(61), &Outcome::Done);
+    note_ended(&mut open, StepKind::Fence, true, &Outcome::Unknown("no answer".to_owned()));
+    assert_eq!(open.steps[0].attempts, 1);
+    assert!(open.steps[0].note.as_ref().unwrap().contains("no answer"));
+    note_ended(&mut open, StepKind::Fence, false, &Outcome::Done);
     side.run = Some(open);
     let proved = prove(&mut side, &[StepKind::Fence], at(63));
     assert_eq!(proved, [(StepKind::Fence, SignedDuration::from_secs(3))]);
@@ -201,18 +225,20 @@ fn a_steps_time_runs_from_its_first_attempt_to_its_proof() {
 }
 
 #[test]
-fn an_ended_run_enters_the_history_once_and_ten_are_kept() {
+fn an_ended_run_enters_the_history_once_and_ten_are_kept_three_with_their_steps() {
     let mut scene = scene();
     for number in 0..12u128 {
         let mut ended = run(Mark::Finished);
         ended.id = RunId(Uuid::from_u128(number));
         ended.ended_at = Some(at(80));
+        note_begun(&mut ended, StepKind::Fence, at(60));
         scene.side.run = Some(ended);
         scene.object.status = Some(scene.status(100));
         scene.object.status = Some(scene.status(101));
     }
     let history = scene.object.status.unwrap().history;
     assert_eq!(history.len(), 10);
+    assert!(history.iter().enumerate().all(|(age, run)| run.steps.is_empty() == (age >= 3)));
     assert_eq!(history[0].id, RunId(Uuid::from_u128(11)));
     assert_eq!(history[0].times.total.unwrap().get(), SignedDuration::from_secs(30));
 }

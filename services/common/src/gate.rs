@@ -16,7 +16,7 @@ use crate::postgres::{Database, DbError, Grant};
 use crate::telemetry::chain;
 
 /// Shortest time between two reads of the lease.
-pub const READ_INTERVAL: Duration = Duration::from_millis(200);
+pub const READ_INTERVAL: Duration = Duration::from_millis(100);
 /// A read that takes longer has failed.
 const READ_DEADLINE: Duration = Duration::from_secs(1);
 

@@ -186,6 +186,23 @@ impl Universe {
         decide(self.now, &region(index), &self.intent(index), &self.world(index))
     }
 
+    /// One pass of side `index` as the operator makes it: what it records is part of what it saw, and the decision goes on
+    /// from there. Answers the effects that are then to be made.
+    pub fn pass(&mut self, index: usize, mut world: World) -> Vec<Step> {
+        let intent = self.intent(index);
+        for _ in 0..4 {
+            let steps = decide(self.now, &region(index), &intent, &world).steps;
+            let [record @ Step::Record { .. }] = steps.as_slice() else { return steps };
+            self.apply(index, record);
+            world.mine = self.sides[index].report.clone();
+            world.hook_results = self.sides[index].hook_results.clone();
+            if world.mine.open_run().is_none() {
+                break;
+            }
+        }
+        Vec::new()
+    }
+
     /// Keepers renew, deployments become ready: what happens without the operators.
     pub fn tick(&mut self, step: SignedDuration) {
         self.now = self.now.checked_add(step).expect("in range");
