@@ -258,10 +258,7 @@ pub fn run_steps(run: &RunView, now: Timestamp) -> String {
         lines.push(format!("given up: {note}"));
     }
     if summary.steps.is_empty() {
-        let kept = crds::MAX_HISTORY_WITH_STEPS;
-        lines.push(format!(
-            "its steps are not kept any more: the objects hold those of the newest {kept} runs"
-        ));
+        lines.push("its steps are not kept any more: the objects hold those of the newest runs".to_owned());
     }
     for step in &summary.steps {
         let began = step.record.started_at.duration_since(summary.started_at).as_secs_f64().max(0.0);

@@ -21,7 +21,7 @@ const WORDS: &str = "
     done runs attempt drain waits for most more over time and -o json blocks informs findings next explain
     switch worked out by the operator in expected customers wait no was measured yet ------ way back from here
     nothing stands plan hash has ended RUN FROM TO STARTED OUTCOME SECONDS CUSTOMERS SPLIT REASON not given
-    prepare promote open reason up";
+    prepare promote open reason up its are kept any objects hold those of newest";
 
 /// Every state: the recorded ones and those of the journeys.
 fn views() -> Vec<(String, View)> {
