@@ -38,11 +38,15 @@ pub fn ensure() -> Result<()> {
             "run the same command as root (sudo -E cargo xtask ...)",
         ));
     }
-    let missing: Vec<&str> = NEEDED
+    let mut missing: Vec<&str> = NEEDED
         .into_iter()
         .filter(|(_, file)| !Path::new(file).exists())
         .map(|(package, _)| package)
         .collect();
+    // A current botocore, pinned by hash, is run against the AWS simulator; Debian parts this from python3.
+    if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"]), QUERY) {
+        missing.push("python3-venv");
+    }
     if missing.is_empty() {
         return Ok(());
     }

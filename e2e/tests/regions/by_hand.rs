@@ -41,6 +41,20 @@ pub async fn flipped_and_back(rig: &Rig, role: &str, region: Region) -> Result<(
     .await
 }
 
+/// Three endpoints say Off of each control of a region.
+pub async fn all_off(rig: &Rig, region: Region) -> Result<()> {
+    let arc = client(rig).await?;
+    let names = &rig.clusters.facts.aws.names.routing_controls;
+    let arns: Vec<String> = ["app", "intake", "ingress"]
+        .map(|role| names[&format!("{APPLICATION}-{role}-{region}")].clone())
+        .into();
+    let reading = arc.read_all(&arns, READING).await;
+    for arn in &arns {
+        ensure!(reading.agreed(arn, QUORUM) == Some(ControlState::Off), "{arn} of {region} is not Off");
+    }
+    Ok(())
+}
+
 async fn client(rig: &Rig) -> Result<ArcClient> {
     let facts = &rig.clusters.facts;
     let key = facts.credentials.aws("driver")?;

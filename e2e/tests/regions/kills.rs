@@ -173,7 +173,10 @@ async fn one(case: Case) -> Result<()> {
         _ => wished(&rig, region, &place).await?,
     };
     match scenario {
-        Scenario::Switch => switch(&rig, &case.name()).await?,
+        Scenario::Switch => {
+            switch(&rig, &case.name()).await?;
+            rig.stands_by(rig.active).await?;
+        }
         Scenario::Abort => abort(&rig, &case.name()).await?,
         Scenario::Deletion => deleted(&rig).await?,
         Scenario::Return => {}

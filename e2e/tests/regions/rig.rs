@@ -2,19 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use crds::TradingRegionStatus;
-use e2e::clusters::{APPLICATION, OPERATOR_NAMESPACE};
+use e2e::clusters::{APPLICATION, NAMESPACE, OPERATOR_NAMESPACE};
 use e2e::customer::{Customer, CustomerOptions};
 use e2e::object::{Choices, trading_region};
 use e2e::wait::{Look, until};
 use e2e::{Clusters, deploy, run, timeouts};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use lab::{Facts, Region};
 use region_plan::Code;
 use tokio::sync::OnceCell;
+
+use crate::by_hand;
 
 static INSTALLED: OnceCell<Facts> = OnceCell::const_new();
 
@@ -101,6 +104,21 @@ impl Rig {
             Ok(if condition(&status) { Look::Seen(status) } else { Look::NotYet(run::sentence(&status)) })
         })
         .await
+    }
+
+    /// A region whose part of a switch has ended runs no pods, and its controls are Off.
+    pub async fn stands_by(&self, region: Region) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.clusters.client(region), NAMESPACE);
+        let ours = ListParams::default().labels(&format!("app.kubernetes.io/part-of={APPLICATION}"));
+        let scaled: Vec<String> = deployments
+            .list(&ours)
+            .await?
+            .into_iter()
+            .filter(|deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0))
+            .map(|deployment| deployment.name_any())
+            .collect();
+        ensure!(scaled.is_empty(), "{region} stands by and still has {scaled:?}");
+        by_hand::all_off(self, region).await
     }
 
     /// Waits until an object is gone.

@@ -20,6 +20,7 @@ async fn a_switch_under_load_loses_and_doubles_nothing_in_both_directions() -> R
         let epoch = parts[1].grant.map(|grant| grant.epoch);
         assert!(epoch > Some(parts[1].from_epoch), "{epoch:?}");
         customer.answered_more(100).await?;
+        rig.stands_by(rig.active).await?;
         rig.active = rig.active.peer();
     }
     let verdict = customer.finish().await?;

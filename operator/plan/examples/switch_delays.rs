@@ -18,8 +18,8 @@ const PASS: SignedDuration = SignedDuration::from_millis(75);
 const AFTER_STEPS: SignedDuration = SignedDuration::from_millis(20);
 const IN_RUN: SignedDuration = SignedDuration::from_millis(100);
 const TICK: SignedDuration = SignedDuration::from_millis(5);
-/// The keeper looks for a new grant each 200 ms.
-const RENEWAL: SignedDuration = SignedDuration::from_millis(200);
+/// The keeper looks for a new grant each 100 ms.
+const RENEWAL: SignedDuration = SignedDuration::from_millis(100);
 const HOLD: SignedDuration = SignedDuration::from_secs(3);
 const MOST_SCRIPTS: u64 = 100_000;
 /// No script of delays comes near it: a run that does not end by then never ends.
@@ -180,7 +180,18 @@ fn measure(scripts: u64, seed: u64) {
     let goal = if within == ratios.len() { "met" } else { "MISSED" };
     let (median, worst) = (ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
     println!("switch time / longest chain of waits, virtual time, {scripts} random scripts, seed {seed}");
-    println!("  settings: hold {} s, passes of {} ms, two tiers of pods", HOLD.as_secs(), PASS.as_millis());
+    println!(
+        "  settings: hold {} s, passes of {} ms, {} ms after steps and {} ms after none, renewal {} ms, clock of {} ms",
+        HOLD.as_secs(),
+        PASS.as_millis(),
+        AFTER_STEPS.as_millis(),
+        IN_RUN.as_millis(),
+        RENEWAL.as_millis(),
+        TICK.as_millis()
+    );
+    println!(
+        "  delays up to: pods 120 s in each of two tiers, controls 15 s, database 180 s, each hook 10 s, name 5 s"
+    );
     println!("  median {:.4} (+{:.2} s)   worst {:.4} (+{:.2} s)", median.0, median.1, worst.0, worst.1);
     println!("  goal, at most chain + max(2 %, 1 s): {goal}, {within} of {scripts} within it");
 }

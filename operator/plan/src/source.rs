@@ -266,7 +266,7 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     let taken = row.holder.as_ref() == Some(ctx.other) && row.epoch > run.from_epoch;
     match theirs.map(|part| part.mark) {
         Some(Mark::Finished) if drained_hook_due(ctx, run) => return last_hook(ctx, run),
-        Some(Mark::Finished) => return end(ctx, run, Mark::Finished, "the new side is active"),
+        Some(Mark::Finished) => return stand_down(ctx, run),
         Some(Mark::Declined) => return take_back(ctx, run, row),
         None if taken
             && (ctx.peer_or_absent().is_some() || ctx.past(run.opened_at, ctx.intent.limits.attention)) =>
@@ -277,8 +277,8 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         _ => {}
     }
     let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
-    // Pods stay until the run has ended: the application answers its own hook, and this side may have to take the lease
-    // back.
+    // Pods stay until the new side is active: the application answers its own hook, and this side may have to take the
+    // lease back.
     if drained_hook_due(ctx, run) {
         draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
     }
@@ -304,6 +304,16 @@ fn last_hook(ctx: &Context<'_>, run: &RunReport) -> Draft {
     let mut draft = Draft::new(Phase::Promoting, format!("{} is active; hooks of this side end", ctx.other));
     draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
     draft.wait_until("the Drained hooks of this side", run.opened_at, ctx.intent.limits.attention);
+    draft
+}
+
+/// The new side is active: pods go, then the run ends. A count that will not go does not keep the run open for ever.
+fn stand_down(ctx: &Context<'_>, run: &RunReport) -> Draft {
+    let mut draft = Draft::new(Phase::Promoting, format!("{} is active; pods of this side go", ctx.other));
+    let gone = ctx.fresh(&ctx.world.workloads).is_none_or(|known| holder::scale_standby(known, &mut draft));
+    if gone || ctx.past(run.opened_at, ctx.intent.limits.attention) {
+        return end(ctx, run, Mark::Finished, "the new side is active");
+    }
     draft
 }
 

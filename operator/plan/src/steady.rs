@@ -83,8 +83,14 @@ fn standby(ctx: &Context<'_>) -> Draft {
     if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.customers_may_write) {
         draft.step(Step::CloseBroker);
     }
-    if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {
-        holder::scale_standby(workloads, &mut draft);
+    if let Some(workloads) = ctx.fresh(&ctx.world.workloads)
+        && !holder::scale_standby(workloads, &mut draft)
+    {
+        let reason = format!(
+            "on standby; {} is active; Deployments here are not at their standby size yet",
+            ctx.other
+        );
+        draft.phase(Phase::Steady, reason);
     }
     draft
 }
