@@ -105,9 +105,11 @@ pub struct Set<'a> {
     pub generation: Option<i64>,
 }
 
-/// Sets a condition. The time of its last transition moves only when its status does.
+/// Sets a condition. The time of its last transition moves only when its status does; it has whole seconds, as it has when
+/// it is read back.
 pub fn set(conditions: &mut Vec<Condition>, wanted: &Set<'_>, now: Timestamp) {
     let status = wanted.state.text();
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let found = conditions.iter().position(|condition| condition.type_ == wanted.type_);
     let since = found
         .map(|at| &conditions[at])

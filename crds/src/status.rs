@@ -10,7 +10,7 @@ use crate::run::{Preview, RunSummary};
 
 /// Most runs that are kept in [`TradingRegionStatus::history`].
 pub const MAX_HISTORY: usize = 10;
-/// Newest runs of them whose steps are kept: the object is read and written whole some hundred times in a run.
+/// Newest runs of them, and newest that finished, whose steps are kept: the object is read and written whole some hundred times in a run.
 pub const MAX_HISTORY_WITH_STEPS: usize = 3;
 
 /// The state of the application as this region's operator sees it. It has no "last updated" of its own: an equal
@@ -50,7 +50,7 @@ pub struct TradingRegionStatus {
     /// The open run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_run: Option<RunSummary>,
-    /// The last ten runs, newest first; the newest three with their steps.
+    /// The last ten runs, newest first; the newest three, and the newest three that finished, with their steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<RunSummary>,

@@ -125,6 +125,8 @@ pub struct Limits {
     pub warm: SignedDuration,
     /// After the point of no return: how long before a person is asked. The run goes on beside it.
     pub attention: SignedDuration,
+    /// Once the new side is active: how long the run stays open for pods of the old side that will not go.
+    pub stand_down: SignedDuration,
     /// A fact older than this is not used for a step.
     pub fact_age: SignedDuration,
     /// How long a refusal by a safety rule is remembered. A rule may have been changed since.
@@ -141,6 +143,7 @@ impl Default for Limits {
             accept: SignedDuration::from_secs(30),
             warm: SignedDuration::from_secs(300),
             attention: SignedDuration::from_secs(600),
+            stand_down: SignedDuration::from_secs(30),
             fact_age: SignedDuration::from_secs(10),
             refusal: SignedDuration::from_secs(600),
             rules_age: SignedDuration::from_secs(300),

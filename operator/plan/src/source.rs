@@ -1,5 +1,7 @@
 //! The side that gives: accept, close ingress, drain, fence; or give the run up before the fence.
 
+use jiff::Timestamp;
+
 use crate::context::{Context, Draft};
 use crate::holder::{self, Opening};
 use crate::ids::Epoch;
@@ -139,7 +141,7 @@ fn prepare(ctx: &Context<'_>, run: &RunReport) -> Draft {
     draft
 }
 
-fn drain(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, closing_since: jiff::Timestamp) -> Draft {
+fn drain(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, closing_since: Timestamp) -> Draft {
     let mut draft =
         Draft::new(Phase::Draining, format!("ingress of {} is closed and its queues empty", ctx.me));
     let closed = close(ctx, run, &mut draft);
@@ -182,7 +184,7 @@ fn proceed(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, mut draft: Draft
     draft
 }
 
-fn record_drained(ctx: &Context<'_>, run: &RunReport, since: Option<jiff::Timestamp>) -> Draft {
+fn record_drained(ctx: &Context<'_>, run: &RunReport, since: Option<Timestamp>) -> Draft {
     let mut changed = run.clone();
     changed.drained_since = since;
     Draft::record(ctx, Phase::Draining, Recorded::Drained, changed)
@@ -266,12 +268,16 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     let taken = row.holder.as_ref() == Some(ctx.other) && row.epoch > run.from_epoch;
     match theirs.map(|part| part.mark) {
         Some(Mark::Finished) if drained_hook_due(ctx, run) => return last_hook(ctx, run),
-        Some(Mark::Finished) => return stand_down(ctx, run),
+        Some(Mark::Finished) => {
+            let since = theirs.and_then(|part| part.ended_at).unwrap_or(run.opened_at);
+            return stand_down(ctx, run, since, "the new side is active");
+        }
         Some(Mark::Declined) => return take_back(ctx, run, row),
         None if taken
             && (ctx.peer_or_absent().is_some() || ctx.past(run.opened_at, ctx.intent.limits.attention)) =>
         {
-            return end(ctx, run, Mark::Finished, "the new side holds the lease and has left the run");
+            let why = "the new side holds the lease and has left the run";
+            return stand_down(ctx, run, run.opened_at, why);
         }
         None if ctx.peer_or_absent().is_some() => return forgotten(ctx, run, row),
         _ => {}
@@ -282,15 +288,13 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     if drained_hook_due(ctx, run) {
         draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
     }
-    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.answer_connections > 0) {
-        draft.step(Step::CloseAnswers);
-    }
+    close_answers(ctx, &mut draft);
     draft.wait_until(format!("{} to be active", ctx.other), run.opened_at, ctx.intent.limits.attention);
     draft
 }
 
 /// The Drained hooks are part of the run, but not for ever: nothing rests on them, so one that failed past its
-/// deadline keeps neither the pods nor the run.
+/// deadline does not keep the run open.
 fn drained_hook_due(ctx: &Context<'_>, run: &RunReport) -> bool {
     let late = matches!(
         ctx.world.hook_results.get(&HookPoint::Drained),
@@ -307,13 +311,23 @@ fn last_hook(ctx: &Context<'_>, run: &RunReport) -> Draft {
     draft
 }
 
-/// The new side is active: pods go, then the run ends. A count that will not go does not keep the run open for ever.
-fn stand_down(ctx: &Context<'_>, run: &RunReport) -> Draft {
+/// Nothing more will be answered here: who reads answers looks for the new side.
+fn close_answers(ctx: &Context<'_>, draft: &mut Draft) {
+    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.answer_connections > 0) {
+        draft.step(Step::CloseAnswers);
+    }
+}
+
+/// The new side is active: pods and readers of answers go, then the run ends. What will not go does not keep the run
+/// open: a region on standby goes on trying.
+fn stand_down(ctx: &Context<'_>, run: &RunReport, since: Timestamp, why: &str) -> Draft {
     let mut draft = Draft::new(Phase::Promoting, format!("{} is active; pods of this side go", ctx.other));
     let gone = ctx.fresh(&ctx.world.workloads).is_none_or(|known| holder::scale_standby(known, &mut draft));
-    if gone || ctx.past(run.opened_at, ctx.intent.limits.attention) {
-        return end(ctx, run, Mark::Finished, "the new side is active");
+    if gone || ctx.past(since, ctx.intent.limits.stand_down) {
+        return end(ctx, run, Mark::Finished, why);
     }
+    close_answers(ctx, &mut draft);
+    draft.wait_until("pods of this side to go", since, ctx.intent.limits.stand_down);
     draft
 }
 

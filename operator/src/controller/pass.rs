@@ -1,7 +1,7 @@
 //! One pass: read, observe, decide, apply, write.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::{FINALIZER, TradingRegion, TradingRegionStatus};
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +24,8 @@ use crate::status::{self, Inputs, note_begun, note_ended, prove, untried, worth_
 const READ: Duration = Duration::from_secs(2);
 /// Records in one pass: more than the protocol ever writes without anything new to see.
 const RECORDS: usize = 4;
+/// An observation that began longer ago is followed by no further decision: not all that is in it carries its own time.
+const STALE: Duration = Duration::from_secs(1);
 
 /// When to look again.
 pub(super) enum Next {
@@ -70,6 +72,7 @@ pub(super) async fn pass(
         samples: &operator.samples,
         deadline: operator.observe_deadline,
     };
+    let began = Instant::now();
     let seen = observer.observe(&object, &sources, &rivals).await;
     let mut pass = Pass { operator, object, writer, sources, seen };
     for _ in 0..RECORDS {
@@ -77,7 +80,10 @@ pub(super) async fn pass(
         match decision.record() {
             None => return pass.make(&decision).await,
             Some(record) => {
-                if pass.record(&decision, &record).await? == Run::Ended {
+                let run = pass.record(&decision, &record).await?;
+                // What follows an empty drain is the fence, however short the hold: it is looked at once more.
+                let look_again = record.kind == StepKind::RecordDrained;
+                if run == Run::Ended || look_again || began.elapsed() > STALE {
                     break;
                 }
             }
@@ -193,11 +199,18 @@ impl Pass<'_> {
         if leaves && attempts.iter().all(|attempt| attempt.outcome == Outcome::Done) {
             return Ok(Next::Gone);
         }
-        let told = told?;
         for attempt in &attempts {
             self.note(&mut side, attempt, first.contains(&attempt.kind), &teller);
         }
-        self.write_if_worth(told.as_ref(), decision, side.clone()).await?;
+        let told = told?;
+        // The number of an attempt is not worth a write by itself; that it was in vain is.
+        let in_vain = |attempt: &Attempt| attempt.outcome.note().is_some();
+        if side.open_run().is_some() && attempts.iter().any(in_vain) {
+            self.write_status(told.as_ref().unwrap_or(&self.object), &self.status(decision, side.clone()))
+                .await?;
+        } else {
+            self.write_if_worth(told.as_ref(), decision, side.clone()).await?;
+        }
         self.count(&decision.plan);
         if let Some(ended) = side.run.as_ref().filter(|run| run.mark.ended()) {
             self.operator.hooks.forget(ended.id);

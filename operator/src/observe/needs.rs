@@ -15,8 +15,10 @@ pub struct Questions {
 pub fn needs(me: &Region, report: &SideReport) -> Questions {
     let Some(run) = report.open_run() else { return Questions { drain: true, dns: true } };
     let gives = run.from == *me && run.to != *me;
-    let begun = run.to == *me && run.mark == Mark::Begun;
-    Questions { drain: gives && run.mark != Mark::Fenced, dns: begun }
+    let fenced = gives && run.mark == Mark::Fenced;
+    // A lease that was given up may be taken back: then this side opens again and needs the name.
+    let opens = fenced || (run.to == *me && run.mark == Mark::Begun);
+    Questions { drain: gives && !fenced, dns: opens }
 }
 
 #[cfg(test)]
@@ -54,6 +56,7 @@ mod tests {
         let me = Region::from("a");
         assert_eq!(needs(&me, &report("b", "a", Mark::Begun)), Questions { drain: false, dns: true });
         assert_eq!(needs(&me, &report("b", "a", Mark::Proposed)), Questions { drain: false, dns: false });
-        assert!(!needs(&me, &report("a", "b", Mark::Fenced)).drain);
+        let fenced = Questions { drain: false, dns: true };
+        assert_eq!(needs(&me, &report("a", "b", Mark::Fenced)), fenced, "it may have to open again");
     }
 }

@@ -59,8 +59,20 @@ pub(super) fn of(inputs: &Inputs<'_>, previous: &[RunSummary]) -> Vec<RunSummary
     ended.reason = told;
     history.insert(0, ended);
     history.truncate(MAX_HISTORY);
-    history.iter_mut().skip(MAX_HISTORY_WITH_STEPS).for_each(|run| run.steps.clear());
+    drop_old_steps(&mut history);
     history
+}
+
+/// Steps stay with the newest runs, and with the newest that finished: what a switch would take is told from those.
+fn drop_old_steps(history: &mut [RunSummary]) {
+    let mut finished = 0;
+    for (age, run) in history.iter_mut().enumerate() {
+        finished += usize::from(run.outcome == Some(RunOutcome::Finished));
+        let estimates = run.outcome == Some(RunOutcome::Finished) && finished <= MAX_HISTORY_WITH_STEPS;
+        if age >= MAX_HISTORY_WITH_STEPS && !estimates {
+            run.steps.clear();
+        }
+    }
 }
 
 fn peer_part<'a>(inputs: &'a Inputs<'_>, run: &RunReport) -> Option<&'a RunReport> {

@@ -196,6 +196,7 @@ impl Universe {
             self.apply(index, record);
             world.mine = self.sides[index].report.clone();
             world.hook_results = self.sides[index].hook_results.clone();
+            self.now = self.now.checked_add(SignedDuration::from_millis(60)).expect("in range");
             if world.mine.open_run().is_none() {
                 break;
             }
