@@ -10,12 +10,14 @@ use super::Cluster;
 use crate::cache::{create_folder, write};
 use crate::cgroup;
 use crate::command::{run, succeeds};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::images::PAUSE;
 use crate::process;
 use crate::wait::Look;
 
 const READY: Duration = Duration::from_secs(90);
+/// How often kubelet is started at most.
+const STARTS: u32 = 3;
 const IMPORT: Duration = Duration::from_secs(120);
 const CALL: Duration = Duration::from_secs(10);
 
@@ -188,8 +190,19 @@ fn kubelet_configuration(cluster: &Cluster<'_>) -> serde_json::Value {
     })
 }
 
-/// Waits until the node is Ready.
+/// Waits until the node is Ready. Every kubelet of a machine makes its socket for device plugins at one fixed path; one of
+/// two that do so at the same moment ends, and is started again.
 pub(super) fn wait(cluster: &Cluster<'_>) -> Result<()> {
+    for _ in 1..STARTS {
+        match ready(cluster) {
+            Err(Error::Ended { .. }) => start_kubelet(cluster)?,
+            end => return end,
+        }
+    }
+    ready(cluster)
+}
+
+fn ready(cluster: &Cluster<'_>) -> Result<()> {
     let program = cluster.program("kubelet", 40, &[])?;
     let node = cluster.node();
     let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status} {.status.conditions[?(@.type==\"Ready\")].message}";
