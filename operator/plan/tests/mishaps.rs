@@ -178,3 +178,27 @@ fn a_standby_does_not_tell_its_old_copy_as_the_present_truth() {
     assert!(plan.reason.contains("may be behind"), "{}", plan.reason);
     assert!(!plan.reason.contains("nobody can write"), "{}", plan.reason);
 }
+
+#[test]
+fn the_old_sides_pods_stay_for_their_drained_hook_and_go_when_it_is_late() {
+    let mut universe = fenced();
+    for step in universe.plan(0).steps {
+        universe.apply(0, &step);
+    }
+    let offered = |world: &World| {
+        let plan = decide(universe.now, &region(0), &universe.intent(0), world);
+        let has = |kind: StepKind| plan.steps.iter().any(|step| step.kind() == kind);
+        (has(StepKind::HookDrained), has(StepKind::ScaleStandby))
+    };
+    let failed = HookResult::Failed { why: "HTTP 503".into(), at: universe.now, late: true };
+    let late = |world: &World| World {
+        hook_results: [(HookPoint::Drained, failed.clone())].into(),
+        ..world.clone()
+    };
+    let fenced = universe.world(0);
+    let taken = LeaseView { holder: Some(region(1)), epoch: Epoch(9), ..universe.lease.clone() };
+    let taken = World { lease: Fact::known(Some(taken), universe.now), ..fenced.clone() };
+    assert_eq!((offered(&fenced), offered(&taken)), ((true, false), (true, false)), "the hook is due");
+    assert_eq!(offered(&late(&fenced)), (false, false), "the lease may have to be taken back");
+    assert_eq!(offered(&late(&taken)), (false, true));
+}

@@ -156,21 +156,6 @@ fn a_decline_after_the_fence_gives_the_lease_back_to_the_old_side() {
     assert_eq!(universe.grants.len(), 2);
 }
 
-/// Plays east → west until the fence is in the row and west has not seen it.
-fn fenced() -> Universe {
-    let mut universe = Universe::active();
-    universe.want(1);
-    while universe.lease.holder.is_some() {
-        for index in [1, 0] {
-            for step in universe.plan(index).steps {
-                universe.apply(index, &step);
-            }
-        }
-        universe.tick(jiff::SignedDuration::from_secs(1));
-    }
-    universe
-}
-
 #[test]
 fn a_new_side_that_is_deleted_after_the_fence_stays_readable_until_the_old_side_writes_again() {
     let mut universe = fenced();

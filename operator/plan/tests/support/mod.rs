@@ -369,6 +369,21 @@ impl Universe {
     }
 }
 
+/// Plays east → west until the fence is in the row and west has not seen it.
+pub fn fenced() -> Universe {
+    let mut universe = Universe::active();
+    universe.want(1);
+    while universe.lease.holder.is_some() {
+        for index in [1, 0] {
+            for step in universe.plan(index).steps {
+                universe.apply(index, &step);
+            }
+        }
+        universe.tick(SignedDuration::from_secs(1));
+    }
+    universe
+}
+
 pub fn workload(name: &str, tier: i32) -> Workload {
     Workload {
         name: name.into(),
