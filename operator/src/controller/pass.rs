@@ -208,7 +208,7 @@ impl Pass<'_> {
         if side.open_run().is_some() && attempts.iter().any(in_vain) {
             self.write_status(told.as_ref().unwrap_or(&self.object), &self.status(decision, side.clone()))
                 .await?;
-        } else {
+        } else if !attempts.is_empty() {
             self.write_if_worth(told.as_ref(), decision, side.clone()).await?;
         }
         self.count(&decision.plan);
