@@ -2,19 +2,29 @@
 
 use crate::context::Context;
 use crate::intent::HookPoint;
-use crate::report::RunReport;
+use crate::report::{Mark, RunReport};
 use crate::step::StepKind;
 use crate::world::{ControlRole, HookResult, Opened, Switch, Validity};
 use crate::{holder, target};
 
-/// Kinds of started and unfinished steps of my open run whose proof this world shows.
+/// Kinds of started and unfinished steps of my open run whose proof this world shows; and of those that tell where a run's
+/// time went also the ones that were made while the report could not be written.
 pub(crate) fn proved(ctx: &Context<'_>) -> Vec<StepKind> {
     let Some(run) = ctx.world.mine.run.as_ref() else { return Vec::new() };
-    run.steps
-        .iter()
-        .filter(|record| record.finished_at.is_none() && holds(ctx, run, record.step))
-        .map(|record| record.step)
-        .collect()
+    let started = run.steps.iter().filter(|record| record.finished_at.is_none()).map(|record| record.step);
+    let lost = [StepKind::Fence, StepKind::Grant, StepKind::FlipIngressOn];
+    let lost = lost.into_iter().filter(|kind| {
+        run.steps.iter().all(|record| record.step != *kind) && !run.mark.ended() && is_mine(ctx, run, *kind)
+    });
+    started.chain(lost).filter(|kind| holds(ctx, run, *kind)).collect()
+}
+
+/// Whether my side of the run makes such a step, and has come as far.
+fn is_mine(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {
+    match kind {
+        StepKind::Fence => run.from == *ctx.me,
+        _ => run.to == *ctx.me && run.mark == Mark::Begun,
+    }
 }
 
 fn holds(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {

@@ -266,11 +266,18 @@ fn fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &mut Draft)
 fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     let theirs = ctx.peer_part(run);
     let taken = row.holder.as_ref() == Some(ctx.other) && row.epoch > run.from_epoch;
+    if row.holder.as_ref() == Some(ctx.me) && row.epoch > run.from_epoch {
+        return take_back(ctx, run, row);
+    }
     match theirs.map(|part| part.mark) {
         Some(Mark::Finished) if drained_hook_due(ctx, run) => return last_hook(ctx, run),
         Some(Mark::Finished) => {
             let since = theirs.and_then(|part| part.ended_at).unwrap_or(run.opened_at);
             return stand_down(ctx, run, since, "the new side is active");
+        }
+        // It declined and was granted the lease all the same: by a person.
+        Some(Mark::Declined) if taken => {
+            return stand_down(ctx, run, run.opened_at, "the new side holds the lease and has left the run");
         }
         Some(Mark::Declined) => return take_back(ctx, run, row),
         None if taken

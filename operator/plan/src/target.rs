@@ -6,7 +6,7 @@ use crate::intent::{HookPoint, Mode};
 use crate::plan::{Code, Phase};
 use crate::report::{Mark, RunReport};
 use crate::step::{Flipped, Recorded, Step};
-use crate::world::{ControlKey, ControlRole, LeaseView, Switch};
+use crate::world::{ControlKey, ControlRole, HookResult, LeaseView, Switch};
 
 /// Whether to open a run: both copies name me, the other side holds the lease, and nothing stands in the way.
 pub(crate) fn propose(ctx: &Context<'_>, blocked: bool) -> Option<Draft> {
@@ -124,10 +124,11 @@ fn warm_up(ctx: &Context<'_>, run: &RunReport) -> Draft {
         draft.wait(format!("{} to be fenced", ctx.other));
         return draft;
     }
+    let scaled = holder::scale_active(ctx, &mut draft);
     if ctx.past(run.opened_at, ctx.intent.limits.warm) {
-        return decline(ctx, run, "the Deployments of this region were not ready in time");
+        return decline(ctx, run, &not_warm(ctx, scaled));
     }
-    if !holder::scale_active(ctx, &mut draft) {
+    if !scaled {
         draft.wait_until(format!("{} to be warm", ctx.me), run.opened_at, ctx.intent.limits.warm);
     } else if ctx.hook_due(HookPoint::PreWarm, run) {
         draft.step(Step::Hook { point: HookPoint::PreWarm, run: run.id, epoch: run.from_epoch });
@@ -139,21 +140,35 @@ fn warm_up(ctx: &Context<'_>, run: &RunReport) -> Draft {
     draft
 }
 
+/// Why this region was not warm in time.
+fn not_warm(ctx: &Context<'_>, scaled: bool) -> String {
+    if !scaled {
+        return "the Deployments of this region were not ready in time".to_owned();
+    }
+    let last = match ctx.world.hook_results.get(&HookPoint::PreWarm) {
+        Some(HookResult::Failed { why, .. }) => why.as_str(),
+        _ => "no answer yet",
+    };
+    format!("the Deployments are ready, but a PreWarm hook did not succeed in time ({last})")
+}
+
 /// Forward only from here.
 fn after_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
     let mut draft =
         Draft::new(Phase::Promoting, format!("moving routing controls and the database to {}", ctx.me));
     match ctx.lease() {
-        Some(row) if row.holder.as_ref() == Some(ctx.me) && granted_in(run, row) => {
+        // Whoever granted it, this run or a person: the database names this region, and it has to be opened.
+        Some(row) if row.holder.as_ref() == Some(ctx.me) && row.epoch > run.from_epoch => {
+            if !granted_in(run, row) {
+                holder::flip(ctx, Flipped::AppOver, &app_over(ctx), &mut draft);
+            }
             if let Some(finished) = open_or_finish(ctx, run, row, &mut draft) {
                 return finished;
             }
         }
         Some(row) if row.holder.is_some() && row.epoch > run.from_epoch => {
-            draft.phase(
-                Phase::WaitForUser,
-                "the lease was granted outside of this run; see who holds it and whether it is valid",
-            );
+            let why = format!("{} was granted epoch {} outside of this run", ctx.other, row.epoch);
+            return decline(ctx, run, &why);
         }
         row => {
             if let Some(record) = promote(ctx, run, row, &mut draft) {
@@ -220,5 +235,8 @@ fn open_or_finish(ctx: &Context<'_>, run: &RunReport, row: &LeaseView, draft: &m
     let mut finished = run.clone();
     finished.mark = Mark::Finished;
     finished.ended_at = Some(ctx.now);
+    if !granted_in(run, row) {
+        finished.reason = Some(format!("epoch {} was granted outside of this run", row.epoch));
+    }
     Some(Draft::record(ctx, Phase::Steady, Recorded::Finished, finished))
 }

@@ -202,3 +202,69 @@ fn the_old_sides_pods_stay_for_their_drained_hook_and_go_when_it_is_late() {
     assert_eq!(offered(&late(&fenced)), (false, false), "the lease may have to be taken back");
     assert_eq!(offered(&late(&taken)), (false, true));
 }
+
+/// A move to the west whose old side has fenced, and whose new side has taken over the run and does nothing more.
+fn begun() -> Universe {
+    let mut universe = Universe::active();
+    universe.want(1);
+    for _ in 0..200 {
+        for index in [0, 1] {
+            for step in universe.plan(index).steps {
+                universe.apply(index, &step);
+            }
+            if universe.sides[1].report.run.as_ref().is_some_and(|run| run.mark == Mark::Begun) {
+                return universe;
+            }
+        }
+        universe.tick(SignedDuration::from_secs(1));
+    }
+    panic!("the new side never began");
+}
+
+/// What a person does by the break-glass page: a grant with an id of its own.
+fn granted_by_hand(universe: &mut Universe, index: usize) {
+    universe.writer = index;
+    universe.lease.epoch = Epoch(universe.lease.epoch.0 + 1);
+    universe.lease.grant_id = GrantId(uuid::Uuid::from_u128(0xbad));
+    universe.lease.holder = Some(region(index));
+    universe.lease.validity = Validity::Valid;
+    universe.lease.opened = Opened::None;
+}
+
+fn marks(universe: &Universe) -> [Option<Mark>; 2] {
+    [0, 1].map(|index| universe.sides[index].report.run.as_ref().map(|run| run.mark))
+}
+
+#[test]
+fn a_run_that_a_person_finished_by_hand_ends_and_the_region_opens() {
+    let mut universe = begun();
+    granted_by_hand(&mut universe, 1);
+    universe.settle(120);
+    assert_eq!(marks(&universe), [Some(Mark::Finished), Some(Mark::Finished)]);
+    let reason = universe.sides[1].report.run.as_ref().and_then(|run| run.reason.clone()).unwrap();
+    assert!(reason.contains("outside of this run"), "{reason}");
+    assert_eq!(universe.lease.opened, Opened::Intake);
+}
+
+#[test]
+fn a_run_whose_lease_a_person_gave_back_to_the_old_side_ends_and_that_side_opens() {
+    let mut universe = begun();
+    granted_by_hand(&mut universe, 0);
+    universe.want(0);
+    universe.settle(120);
+    assert_eq!(marks(&universe), [Some(Mark::Aborted), Some(Mark::Declined)]);
+    assert_eq!(universe.lease.opened, Opened::Intake);
+    assert_eq!(universe.lease.holder, Some(region(0)));
+}
+
+#[test]
+fn a_side_that_declined_and_was_granted_the_lease_by_hand_does_not_keep_the_old_side_waiting() {
+    let mut universe = begun();
+    let run = universe.sides[1].report.run.as_mut().unwrap();
+    run.mark = Mark::Declined;
+    run.ended_at = Some(universe.now);
+    granted_by_hand(&mut universe, 1);
+    universe.settle(120);
+    assert_eq!(marks(&universe), [Some(Mark::Finished), Some(Mark::Declined)]);
+    assert_eq!(universe.lease.opened, Opened::Intake);
+}
