@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,
 
-    /// Lets an annotation of an object end this process around a step: for tests of what a crash leaves behind.
+    /// Lets an annotation of an object end or hold this process around a step: for tests of what a crash leaves behind.
     #[arg(long, env = "FAILPOINTS", hide = true)]
     pub failpoints: bool,
 }

@@ -1,6 +1,7 @@
 //! Events on the object: the start and the end of each step, and what went wrong. Best effort: an event that cannot be
 //! written never fails or delays a pass.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,6 +17,8 @@ const QUEUE: usize = 256;
 const WRITE: Duration = Duration::from_secs(2);
 /// Limits of the API: longer texts are cut.
 const NOTE_BYTES: usize = 1000;
+/// Kinds of events that are remembered.
+const KINDS: usize = 512;
 
 /// How serious an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,39 @@ struct Queued {
     about: ObjectReference,
 }
 
+/// A recorder counts an event again that has the same reason and action, and keeps the note of the first one: a changed note,
+/// another run or cause, would never be seen. So another note gets another recorder.
+struct Recorders {
+    client: Client,
+    reporter: Reporter,
+    last: HashMap<Kind, (Option<String>, Recorder)>,
+}
+
+/// What a recorder takes for the same event.
+#[derive(PartialEq, Eq, Hash)]
+struct Kind {
+    about: Option<String>,
+    reason: String,
+    action: String,
+}
+
+impl Recorders {
+    fn of(&mut self, event: &Event, about: &ObjectReference) -> &Recorder {
+        // A forgotten one only begins to count anew.
+        if self.last.len() >= KINDS {
+            self.last.clear();
+        }
+        let kind =
+            Kind { about: about.uid.clone(), reason: event.reason.clone(), action: event.action.clone() };
+        let fresh = || (event.note.clone(), Recorder::new(self.client.clone(), self.reporter.clone()));
+        let entry = self.last.entry(kind).or_insert_with(fresh);
+        if entry.0 != event.note {
+            *entry = fresh();
+        }
+        &entry.1
+    }
+}
+
 /// Where passes put their events.
 #[derive(Clone)]
 pub struct Events {
@@ -41,10 +77,11 @@ impl Events {
     /// Starts the writer, which ends when the last [`Events`] is gone.
     pub fn start(client: Client, controller: &str, instance: &str) -> Self {
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        let recorder = Recorder::new(client, reporter);
+        let mut recorders = Recorders { client, reporter, last: HashMap::new() };
         let (queue, mut waiting) = mpsc::channel::<Queued>(QUEUE);
         tokio::spawn(async move {
             while let Some(Queued { event, about }) = waiting.recv().await {
+                let recorder = recorders.of(&event, &about);
                 match tokio::time::timeout(WRITE, recorder.publish(&event, &about)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {

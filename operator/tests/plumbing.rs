@@ -309,7 +309,7 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_the_next_one_is_served
     };
     assert_eq!(condition("Valid"), "False");
     assert_eq!(condition("LeaseHeld"), "Unknown");
-    assert_eq!(condition("Ready"), "False");
+    assert_eq!(condition("Ready"), "Unknown");
     assert!(server.writes("deployments").is_empty());
     stop.cancel();
     tokio::time::timeout(support::SOON, running).await.expect("the controller ends").unwrap();

@@ -68,7 +68,7 @@ impl Scene {
             writer: &ObjectWriter::new(&self.client, &self.object),
             run: None,
             pauses: &self.pauses,
-            crash_at: None,
+            failpoint: None,
         };
         let mut made = executor.apply(&[&Step::Flip { what: Flipped::AppOver, batch }]).await;
         made.pop().unwrap().outcome

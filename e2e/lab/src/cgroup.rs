@@ -86,9 +86,23 @@ pub(crate) fn folders(lab: &Lab, region: Region) -> Result<Vec<PathBuf>> {
 
 /// All processes in the region's cgroup.
 pub(crate) fn pids(lab: &Lab, region: Region) -> Result<Vec<i32>> {
+    pids_where(lab, region, |_| true)
+}
+
+/// The processes of a container of the region: the runtime names a container's cgroup by its id.
+pub(crate) fn pids_of_container(lab: &Lab, region: Region, id: &str) -> Result<Vec<i32>> {
+    pids_where(lab, region, |cgroup| {
+        cgroup.file_name().is_some_and(|name| name.to_string_lossy().contains(id))
+    })
+}
+
+fn pids_where(lab: &Lab, region: Region, wanted: impl Fn(&Path) -> bool) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
     for folder in folders(lab, region)? {
         visit(&folder, &mut |cgroup| {
+            if !wanted(cgroup) {
+                return;
+            }
             let listed = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
             pids.extend(listed.lines().filter_map(|pid| pid.parse::<i32>().ok()));
         });

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::cgroup;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layout::Lab;
 use crate::network::namespace_file;
 pub use crate::network::{Cut, cut, cuts, mend, mend_all};
 use crate::process::{self, kill_all, pids_sharing};
-use crate::region::Place;
+use crate::region::{Place, Region};
 use crate::wait::{Look, until};
 
 const ENDING: Duration = Duration::from_secs(20);
@@ -31,6 +31,20 @@ pub fn kill(lab: &Lab, place: Place, name: &str) -> Result<()> {
 /// When there is no such process.
 pub fn restore(lab: &Lab, place: Place, name: &str) -> Result<()> {
     process::restart(lab, place, name)
+}
+
+/// Kills the processes of one container of a region's pods, as a crash would. `container` is its id as kubelet reports it.
+///
+/// # Errors
+/// When no process of that container runs.
+pub fn kill_container(lab: &Lab, region: Region, container: &str) -> Result<()> {
+    let id = container.rsplit('/').next().unwrap_or(container);
+    let pids = cgroup::pids_of_container(lab, region, id)?;
+    if pids.is_empty() {
+        return Err(Error::Request(format!("no process of container {id} runs in {region}")));
+    }
+    kill_all(&pids);
+    Ok(())
 }
 
 /// Kills everything that runs in a place, pods included, as the loss of a data centre's power would.

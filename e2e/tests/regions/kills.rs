@@ -1,7 +1,7 @@
-//! Either operator killed before and after each step's effect: the same end. The cases come from the list of step
-//! kinds, so that a new step has its cases at once. Each test run takes a random share, of
-//! which it prints the seed; `KILL_SEED` takes the same again, `KILL_CASES=Fence,Grant` those whose names contain these, and
-//! `cargo xtask bench kills` all.
+//! Either operator killed around each step's effect: the one that makes it before and after, the other one while the first is
+//! held just before it. The same end. The cases come from the list of step kinds, so that a new step has its cases at
+//! once. Each test run takes a random share, of which it prints the seed; `KILL_SEED` takes the same again,
+//! `KILL_CASES=Fence,Grant` those whose names contain these, and `cargo xtask bench kills` all.
 
 use anyhow::{Context as _, Result, ensure};
 use crds::TradingRegionStatus;
@@ -10,8 +10,9 @@ use e2e::object::{Choices, trading_region};
 use e2e::run;
 use e2e::timeouts;
 use e2e::wait::{Look, until};
+use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
-use lab::Region;
+use lab::{Region, fault};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -22,7 +23,7 @@ use crate::by_hand;
 use crate::rig::{Rig, unharmed};
 use crate::undo::Undo;
 
-const ANNOTATION: &str = "test.regions.trading.dev/crash-at";
+const ANNOTATION: &str = "test.regions.trading.dev/failpoint";
 /// Cases of one test run.
 const SHARE: usize = 4;
 
@@ -43,7 +44,7 @@ enum Scenario {
     StandbyTurnedOn,
 }
 
-/// Which operator is killed.
+/// Which operator makes the step.
 #[derive(Clone, Copy, Debug)]
 enum Side {
     /// That of the region that is active at the beginning.
@@ -94,22 +95,49 @@ fn scenario(kind: StepKind) -> (Scenario, Side) {
     }
 }
 
+/// Who is killed, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kill {
+    /// The operator that makes the step, before its effect.
+    Before,
+    /// The same, after its effect and before it is told.
+    After,
+    /// Those of the other region, while the one that makes the step is held before its effect.
+    Beside,
+}
+
 /// One kill.
 #[derive(Clone, Copy, Debug)]
 struct Case {
-    moment: &'static str,
+    kill: Kill,
     kind: StepKind,
 }
 
 impl Case {
     fn name(self) -> String {
-        format!("{} {}", self.moment, self.kind.name())
+        let kill = match self.kill {
+            Kill::Before => "before",
+            Kill::After => "after",
+            Kill::Beside => "beside",
+        };
+        format!("{kill} {}", self.kind.name())
+    }
+
+    /// The failpoint of the operator that makes the step.
+    fn failpoint(self, maker: Region) -> String {
+        let act = match self.kill {
+            Kill::Before => "before",
+            Kill::After => "after",
+            Kill::Beside => "hold",
+        };
+        format!("{maker}/{act}/{}", self.kind.name())
     }
 }
 
 fn cases() -> Vec<Case> {
-    let both = |kind: &StepKind| ["before", "after"].map(|moment| Case { moment, kind: *kind });
-    StepKind::ALL.iter().flat_map(both).collect()
+    let all =
+        |kind: &StepKind| [Kill::Before, Kill::After, Kill::Beside].map(|kill| Case { kill, kind: *kind });
+    StepKind::ALL.iter().flat_map(all).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "switches for the benchmark and for people")]
@@ -156,35 +184,30 @@ async fn an_operator_killed_around_any_step_leads_to_the_same_end() -> Result<()
 async fn one(case: Case) -> Result<()> {
     let rig = Rig::ready().await?;
     let (scenario, side) = scenario(case.kind);
-    let region = match side {
+    let maker = match side {
         Side::Active => rig.active,
         Side::Standby => rig.active.peer(),
     };
+    let victim = if case.kill == Kill::Beside { maker.peer() } else { maker };
     // Some steps exist only while customers are connected; their ledger is the judge.
     let customer = rig.customer().await?;
     let epoch = rig.clusters.status(rig.active).await?.epoch;
-    let killed = rig.killed_operators(region).await?;
-    let place = format!("{region}/{}/{}", case.moment, case.kind.name());
+    let killed = rig.killed_operators(victim).await?;
     let wish = match scenario {
         Scenario::Return => {
             deleted(&rig).await?;
-            applied_with_wish(&rig, region, &place).await?
+            applied_with_wish(&rig, maker, &case.failpoint(maker)).await?
         }
-        _ => wished(&rig, region, &place).await?,
+        _ => wished(&rig, maker, &case.failpoint(maker)).await?,
     };
-    match scenario {
-        Scenario::Switch => {
-            switch(&rig, &case.name()).await?;
-            rig.stands_by(rig.active).await?;
-        }
-        Scenario::Abort => abort(&rig, &case.name()).await?,
-        Scenario::Deletion => deleted(&rig).await?,
-        Scenario::Return => {}
-        Scenario::HolderTurnedOff => by_hand::flipped_and_back(&rig, "app", rig.active).await?,
-        Scenario::StandbyTurnedOn => by_hand::flipped_and_back(&rig, "intake", rig.active.peer()).await?,
-    }
+    let other_killed =
+        async { if case.kill == Kill::Beside { killed_beside(&rig, maker).await } else { Ok(()) } };
+    let name = case.name();
+    let (played, other_killed) = futures::join!(play(&rig, scenario, &name), other_killed);
+    other_killed?;
+    played?;
     until("an operator to be killed", timeouts::NOTICE, async || {
-        let now = rig.killed_operators(region).await?;
+        let now = rig.killed_operators(victim).await?;
         let newly =
             now.values().flatten().any(|container| !killed.values().any(|known| known.contains(container)));
         Ok(if newly { Look::Seen(()) } else { Look::NotYet("none was".to_owned()) })
@@ -196,14 +219,46 @@ async fn one(case: Case) -> Result<()> {
     unharmed(customer).await?;
     rig.quiet().await?;
     wish.now().await?;
-    rig.replace_killed_operators(region).await
+    rig.replace_killed_operators(victim).await
+}
+
+async fn play(rig: &Rig, scenario: Scenario, reason: &str) -> Result<()> {
+    match scenario {
+        Scenario::Switch => {
+            switch(rig, reason).await?;
+            rig.stands_by(rig.active).await
+        }
+        Scenario::Abort => abort(rig, reason).await,
+        Scenario::Deletion => deleted(rig).await,
+        Scenario::Return => Ok(()),
+        Scenario::HolderTurnedOff => by_hand::flipped_and_back(rig, "app", rig.active).await,
+        Scenario::StandbyTurnedOn => by_hand::flipped_and_back(rig, "intake", rig.active.peer()).await,
+    }
+}
+
+/// Once the operator of `maker` is held, kills those of the other region, and lets the first go on.
+async fn killed_beside(rig: &Rig, maker: Region) -> Result<()> {
+    let objects = rig.clusters.objects(maker);
+    until(&format!("the operator of {maker} to be held"), timeouts::SWITCH, async || {
+        let metadata = objects.get_metadata_opt(APPLICATION).await?;
+        let wish = metadata.and_then(|metadata| metadata.annotations().get(ANNOTATION).cloned());
+        let held = wish.as_deref().is_some_and(|wish| wish.contains("/held/"));
+        Ok(if held { Look::Seen(()) } else { Look::NotYet(format!("its wish is {wish:?}")) })
+    })
+    .await?;
+    let lab = rig.clusters.facts.lab();
+    for container in rig.running_operators(maker.peer()).await? {
+        fault::kill_container(&lab, maker.peer(), &container)?;
+    }
+    objects.patch(APPLICATION, &PatchParams::default(), &Patch::Merge(annotation(None))).await?;
+    Ok(())
 }
 
 fn annotation(value: Option<&str>) -> Value {
     json!({"metadata": {"annotations": {ANNOTATION: value}}})
 }
 
-/// Asks the operator of a region to end there.
+/// Asks the operator of a region to end or wait there.
 async fn wished(rig: &Rig, region: Region, place: &str) -> Result<Undo> {
     let objects = rig.clusters.objects(region);
     let wish = Patch::Merge(annotation(Some(place)));

@@ -10,7 +10,7 @@ use e2e::object::{Choices, trading_region};
 use e2e::wait::{Look, until};
 use e2e::{Clusters, deploy, run, timeouts};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use lab::{Facts, Region};
@@ -153,6 +153,16 @@ impl Rig {
         Ok(())
     }
 
+    /// The containers of a region's operators that run.
+    pub async fn running_operators(&self, region: Region) -> Result<Vec<String>> {
+        let (api, all) = self.operators(region);
+        let pods = api.list(&all).await?;
+        let containers = pods.iter().flat_map(containers);
+        let running = containers
+            .filter(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
+        Ok(running.filter_map(|container| container.container_id.clone()).collect())
+    }
+
     /// Operators of a region that ended with a failure: their containers, as far as kubelet remembers them, by pod.
     pub async fn killed_operators(&self, region: Region) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let (api, all) = self.operators(region);
@@ -170,9 +180,12 @@ impl Rig {
     }
 }
 
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten())
+}
+
 fn failed(pod: &Pod) -> BTreeSet<String> {
-    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let states = containers.flat_map(|container| [&container.state, &container.last_state]).flatten();
+    let states = containers(pod).flat_map(|container| [&container.state, &container.last_state]).flatten();
     let ends = states.filter_map(|state| state.terminated.as_ref()).filter(|end| end.exit_code != 0);
     ends.filter_map(|end| end.container_id.clone()).collect()
 }

@@ -1,12 +1,12 @@
-//! Points at which a test makes the process end abruptly: before or after the effect of a named kind of step. The wish
-//! stands in an annotation on the object; it is removed first, so that the process ends there once. Nobody reads it unless the
-//! process was started with `--failpoints`, which the lab's image does and no chart.
+//! Points at which a test makes the process end abruptly or wait: around the effect of a named kind of step. The wish
+//! stands in an annotation on the object and is met once. Nobody reads it unless the process was started with
+//! `--failpoints`, which the lab's image does and no chart.
 
 use crds::TradingRegion;
 use region_plan::{Region, StepKind};
 
-/// The annotation: `<region>/<before|after>/<StepKind>`.
-pub const ANNOTATION: &str = "test.regions.trading.dev/crash-at";
+/// The annotation: `<region>/<before|after|hold>/<StepKind>`.
+pub const ANNOTATION: &str = "test.regions.trading.dev/failpoint";
 
 /// Where, relative to the effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,14 +17,21 @@ pub enum Moment {
     After,
 }
 
-/// A wished end of this process.
+/// What is to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    End(Moment),
+    Hold,
+}
+
+/// A wish of a test, about one kind of step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CrashAt {
-    moment: Moment,
+pub struct Failpoint {
+    act: Act,
     kind: StepKind,
 }
 
-impl CrashAt {
+impl Failpoint {
     /// The wish on this object that is meant for region `me`; `None` unless such wishes are `armed`.
     pub fn wished(armed: bool, object: &TradingRegion, me: &Region) -> Option<Self> {
         if !armed {
@@ -33,22 +40,28 @@ impl CrashAt {
         parse(object.metadata.annotations.as_ref()?.get(ANNOTATION)?, me)
     }
 
-    /// Whether this is the moment.
-    pub fn is(&self, moment: Moment, kind: StepKind) -> bool {
-        self.moment == moment && self.kind == kind
+    /// Whether the process is to end at this moment of such a step.
+    pub fn ends(&self, moment: Moment, kind: StepKind) -> bool {
+        self.act == Act::End(moment) && self.kind == kind
+    }
+
+    /// Whether the process is to wait before the effect of such a step, until the annotation is gone.
+    pub fn holds(&self, moment: Moment, kind: StepKind) -> bool {
+        self.act == Act::Hold && moment == Moment::Before && self.kind == kind
     }
 }
 
-fn parse(text: &str, me: &Region) -> Option<CrashAt> {
+fn parse(text: &str, me: &Region) -> Option<Failpoint> {
     let mut parts = text.split('/');
-    let (region, moment, kind) = (parts.next()?, parts.next()?, parts.next()?);
-    let moment = match moment {
-        "before" => Moment::Before,
-        "after" => Moment::After,
+    let (region, act, kind) = (parts.next()?, parts.next()?, parts.next()?);
+    let act = match act {
+        "before" => Act::End(Moment::Before),
+        "after" => Act::End(Moment::After),
+        "hold" => Act::Hold,
         _ => return None,
     };
     (region == me.as_str() && parts.next().is_none())
-        .then_some(CrashAt { moment, kind: StepKind::parse(kind)? })
+        .then_some(Failpoint { act, kind: StepKind::parse(kind)? })
 }
 
 /// Ends the process as a kill would: nothing is flushed, nothing is given back.
@@ -67,18 +80,21 @@ mod tests {
         let mut object = example();
         object.metadata.annotations =
             Some([(ANNOTATION.to_owned(), "us-east-1/before/Fence".to_owned())].into());
-        assert_eq!(CrashAt::wished(false, &object, &me), None);
-        assert!(CrashAt::wished(true, &object, &me).unwrap().is(Moment::Before, StepKind::Fence));
+        assert_eq!(Failpoint::wished(false, &object, &me), None);
+        assert!(Failpoint::wished(true, &object, &me).unwrap().ends(Moment::Before, StepKind::Fence));
     }
 
     #[test]
-    fn every_kind_of_step_can_be_named_before_and_after() {
+    fn every_kind_of_step_can_be_named() {
         let me = Region::from("us-east-1");
         for kind in StepKind::ALL {
             for (word, moment) in [("before", Moment::Before), ("after", Moment::After)] {
                 let wish = parse(&format!("us-east-1/{word}/{}", kind.name()), &me).unwrap();
-                assert!(wish.is(moment, *kind));
+                assert!(wish.ends(moment, *kind) && !wish.holds(moment, *kind));
             }
+            let wish = parse(&format!("us-east-1/hold/{}", kind.name()), &me).unwrap();
+            assert!(wish.holds(Moment::Before, *kind) && !wish.holds(Moment::After, *kind));
+            assert!(!wish.ends(Moment::Before, *kind));
         }
     }
 
@@ -87,7 +103,7 @@ mod tests {
         let me = Region::from("us-east-1");
         for text in [
             "us-west-2/before/Fence",
-            "us-east-1/during/Fence",
+            "us-east-1/held/Fence",
             "us-east-1/before/Nothing",
             "us-east-1/before",
             "",

@@ -66,7 +66,8 @@ struct Entry {
     /// Names of the hooks of this point that succeeded.
     done: BTreeSet<String>,
     busy: bool,
-    began: Instant,
+    /// When each hook was called first.
+    began: HashMap<String, Instant>,
     next: Instant,
 }
 
@@ -112,7 +113,7 @@ impl HookBoard {
                 result: HookResult::Running,
                 done: BTreeSet::new(),
                 busy: false,
-                began: now,
+                began: HashMap::new(),
                 next: now,
             });
             if entry.busy || entry.result == HookResult::Succeeded || now < entry.next {
@@ -138,6 +139,9 @@ impl HookBoard {
         occasion: Occasion,
     ) {
         for hook in due {
+            self.note(key, |entry| {
+                entry.began.entry(hook.name.clone()).or_insert_with(Instant::now);
+            });
             let answer = self.call_one(&hook, &caller, &occasion).await;
             tracing::info!(run = %occasion.run, point = ?occasion.point, hook = hook.name, answer = answer.words(), "hook");
             if !matches!(answer, Answer::Done) {
@@ -204,7 +208,7 @@ impl Entry {
     fn pause(&mut self, hook: &Hook, answer: Answer) {
         let now = Instant::now();
         let deadline = Duration::try_from(hook.deadline.get()).unwrap_or_default();
-        let late = now.duration_since(self.began) >= deadline;
+        let late = self.began.get(&hook.name).is_some_and(|began| now.duration_since(*began) >= deadline);
         let (result, pause) = match answer {
             Answer::Failed(why) => {
                 let why =

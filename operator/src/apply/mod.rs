@@ -19,7 +19,7 @@ use kube::{Client, ResourceExt};
 use region_aws::{ControlState, FlipLimits, Outcome as AwsOutcome};
 use region_plan::{ControlKey, Flipped, HookPoint, Region, RunId, RunReport, Step, StepKind, Switch};
 
-pub use failpoint::{ANNOTATION as CRASH_ANNOTATION, CrashAt, Moment, crash};
+pub use failpoint::{ANNOTATION as FAILPOINT_ANNOTATION, Failpoint, Moment, crash};
 pub use hooks::{HookBoard, Occasion};
 pub use not_understood::{NOT_UNDERSTOOD_MANAGER, tell_not_understood};
 pub use object::{ObjectWriter, STATUS_MANAGER, WriteError};
@@ -63,7 +63,7 @@ pub struct Executor<'a> {
     /// Pauses between attempts of one step.
     pub pauses: &'a Pauses,
     /// A test's wish.
-    pub crash_at: Option<&'a CrashAt>,
+    pub failpoint: Option<&'a Failpoint>,
 }
 
 /// One attempt of one step.
@@ -101,9 +101,9 @@ impl Executor<'_> {
 
     async fn attempt(&self, step: &Step) -> Attempt {
         let kind = step.kind();
-        self.crash_if(Moment::Before, kind).await;
+        self.pass_failpoint(Moment::Before, kind).await;
         let outcome = self.make(step).await;
-        self.crash_if(Moment::After, kind).await;
+        self.pass_failpoint(Moment::After, kind).await;
         match (&outcome, outcome.note()) {
             (Outcome::AlreadyDone, _) => tracing::debug!(step = kind.name(), "step: nothing to do"),
             (_, None) => tracing::info!(step = kind.name(), "step made"),
@@ -112,12 +112,14 @@ impl Executor<'_> {
         Attempt { kind, outcome }
     }
 
-    /// Ends the process if a test wished so and the wish could be taken back.
-    pub async fn crash_if(&self, moment: Moment, kind: StepKind) {
-        if self.crash_at.is_some_and(|wish| wish.is(moment, kind))
-            && self.writer.remove_crash_wish().await.is_ok()
-        {
+    /// Ends the process or waits, if a test wished so here and the wish could be marked as met.
+    pub async fn pass_failpoint(&self, moment: Moment, kind: StepKind) {
+        let Some(wish) = self.failpoint else { return };
+        if wish.ends(moment, kind) && self.writer.remove_failpoint().await.is_ok() {
             crash();
+        }
+        if wish.holds(moment, kind) {
+            self.writer.hold(self.me, kind).await;
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crds::{FINALIZER, TradingRegion, TradingRegionStatus};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
+use region_plan::{Region, StepKind};
 use serde_json::{Value, json};
 
 use super::failpoint;
@@ -14,6 +15,9 @@ use crate::deadline::within;
 pub const STATUS_MANAGER: &str = "regions.trading.dev/status";
 /// One write.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// Longest time that a test holds an operator, and how often it looks whether it still does.
+const LONGEST_HOLD: Duration = Duration::from_secs(30);
+const HOLD_LOOK: Duration = Duration::from_millis(100);
 
 /// Why a write to the object did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +80,35 @@ impl ObjectWriter {
         self.merge(read, json!({"finalizers": finalizers})).await
     }
 
-    /// Removes the wish of a test to end this process, so that it ends once. An object that is gone took it along.
+    /// Removes the wish of a test, so that it is met once. An object that is gone took it along.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub async fn remove_crash_wish(&self) -> Result<(), WriteError> {
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {failpoint::ANNOTATION: null}}}));
+    pub async fn remove_failpoint(&self) -> Result<(), WriteError> {
+        self.set_failpoint(None).await
+    }
+
+    /// Says in the annotation that the operator of `me` is held before such a step, and waits until that is removed.
+    pub async fn hold(&self, me: &Region, kind: StepKind) {
+        let held = format!("{me}/held/{}", kind.name());
+        if self.set_failpoint(Some(&held)).await.is_err() {
+            return;
+        }
+        let is_held = async || {
+            let metadata = self.api.get_metadata_opt(&self.name).await.ok().flatten()?;
+            metadata.annotations().get(failpoint::ANNOTATION).cloned()
+        };
+        let released = async {
+            while is_held().await.as_deref() == Some(&held) {
+                tokio::time::sleep(HOLD_LOOK).await;
+            }
+        };
+        // A test that went away must not hold an operator for ever.
+        let _ = within(LONGEST_HOLD, "the test that holds this operator", released).await;
+    }
+
+    async fn set_failpoint(&self, value: Option<&str>) -> Result<(), WriteError> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {failpoint::ANNOTATION: value}}}));
         match bounded(self.api.patch(&self.name, &PatchParams::default(), &patch)).await {
             Err(WriteError::Kube(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
             written => written.map(drop),

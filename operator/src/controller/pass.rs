@@ -12,7 +12,7 @@ use region_plan::{Epoch, Plan, RunReport, SideReport, Step, StepKind, decide, pr
 use super::pace::{AT_ONCE, pace};
 use super::tell::Teller;
 use super::{Guarded, Operator, PassError};
-use crate::apply::{Attempt, CrashAt, Executor, Moment, ObjectWriter, Outcome, WriteError};
+use crate::apply::{Attempt, Executor, Failpoint, Moment, ObjectWriter, Outcome, WriteError};
 use crate::clock;
 use crate::deadline::within;
 use crate::metrics::Seen;
@@ -156,15 +156,17 @@ impl Pass<'_> {
         let side = self.side_with_proofs(decision, &teller);
         let mut side = with_record(side, record.run, record.highest_epoch);
         let first = side.run.as_ref().is_some_and(|run| untried(run, record.kind));
-        if let Some(run) = side.run.as_mut().filter(|_| first) {
-            teller.begun(record.kind, Some(run));
+        if let Some(run) = side.run.as_mut() {
+            if first {
+                teller.begun(record.kind, Some(run));
+            }
             note_begun(run, record.kind, decision.now);
         }
-        self.note(&mut side, &Attempt { kind: record.kind, outcome: Outcome::Done }, first, &teller);
-        let crash_at = self.crash_at();
-        self.executor(crash_at.as_ref()).crash_if(Moment::Before, record.kind).await;
+        self.note(&mut side, &Attempt { kind: record.kind, outcome: Outcome::Done }, true, &teller);
+        let failpoint = self.failpoint();
+        self.executor(failpoint.as_ref()).pass_failpoint(Moment::Before, record.kind).await;
         self.object = self.write_status(&self.object, &self.status(decision, side)).await?;
-        self.executor(crash_at.as_ref()).crash_if(Moment::After, record.kind).await;
+        self.executor(failpoint.as_ref()).pass_failpoint(Moment::After, record.kind).await;
         self.count(&decision.plan);
         self.seen.world.mine = own_report(&self.operator.me, &self.object);
         Ok(self.follow_run())
@@ -186,8 +188,8 @@ impl Pass<'_> {
         let teller = self.teller();
         self.tell_phase(decision, &teller);
         let mut side = self.side_with_proofs(decision, &teller);
-        let crash_at = self.crash_at();
-        let executor = self.executor(crash_at.as_ref());
+        let failpoint = self.failpoint();
+        let executor = self.executor(failpoint.as_ref());
         let due = executor.due(&decision.plan.steps);
         let first = begin(&due, &executor, &mut side, decision.now, &teller);
         // Beside the effects, so that people see what is under way and nobody waits for two things one after the other.
@@ -222,7 +224,7 @@ impl Pass<'_> {
         Ok(Next::In(pace(&self.seen.intent, &side, peer, lease, &decision.plan, made)))
     }
 
-    fn executor<'s>(&'s self, crash_at: Option<&'s CrashAt>) -> Executor<'s> {
+    fn executor<'s>(&'s self, failpoint: Option<&'s Failpoint>) -> Executor<'s> {
         Executor {
             me: &self.operator.me,
             client: &self.operator.client,
@@ -233,12 +235,12 @@ impl Pass<'_> {
             writer: &self.writer,
             run: self.seen.world.mine.run.as_ref(),
             pauses: &self.operator.pauses,
-            crash_at,
+            failpoint,
         }
     }
 
-    fn crash_at(&self) -> Option<CrashAt> {
-        CrashAt::wished(self.operator.failpoints, &self.object, &self.operator.me)
+    fn failpoint(&self) -> Option<Failpoint> {
+        Failpoint::wished(self.operator.failpoints, &self.object, &self.operator.me)
     }
 
     fn teller(&self) -> Teller<'_> {

@@ -43,7 +43,10 @@ struct Permission {
 }
 
 #[derive(Debug, Deserialize)]
-struct Connection {}
+struct Connection {
+    name: String,
+    vhost: Option<String>,
+}
 
 /// Counts of one queue; absent while the node has not reported yet.
 #[derive(Debug, Deserialize)]
@@ -89,8 +92,8 @@ impl Management {
         Ok(Broker {
             customers_may_write: may_write.iter().any(|may| *may),
             all_customers_may_write: may_write.iter().all(|may| *may),
-            customer_connections: customers.into_iter().sum(),
-            answer_connections: readers.into_iter().sum(),
+            customer_connections: count(&customers),
+            answer_connections: count(&readers),
         })
     }
 
@@ -102,14 +105,20 @@ impl Management {
             .any(|permission| open_pattern(&permission.write) == Pattern::Open))
     }
 
-    async fn connections(&self, user: &str) -> Result<u32, CallError> {
+    /// The user's connections to the application's virtual host.
+    async fn connections(&self, user: &str) -> Result<Vec<Connection>, CallError> {
         let path = format!("connections/username/{}", segment(user));
-        let open: Vec<Connection> = self.get(&path).await?;
-        Ok(u32::try_from(open.len()).unwrap_or(u32::MAX))
+        let mut open: Vec<Connection> = self.get(&path).await?;
+        // A connection that is just being made names none yet.
+        open.retain(|connection| connection.vhost.as_ref().is_none_or(|vhost| *vhost == self.vhost));
+        Ok(open)
     }
 
+    /// What the user may do in the application's virtual host; those of other applications are none of ours.
     async fn permissions(&self, user: &str) -> Result<Vec<Permission>, CallError> {
-        self.get(&format!("users/{}/permissions", segment(user))).await
+        let mut all: Vec<Permission> = self.get(&format!("users/{}/permissions", segment(user))).await?;
+        all.retain(|permission| permission.vhost == self.vhost);
+        Ok(all)
     }
 
     /// Messages of a queue, ready and unacknowledged. `None`: the node has not counted yet.
@@ -158,7 +167,7 @@ impl Management {
     pub async fn open_customers(&self) -> Result<(), CallError> {
         for user in &self.customers {
             let permissions = self.permissions(user).await?;
-            if !permissions.iter().any(|permission| permission.vhost == self.vhost) {
+            if permissions.is_empty() {
                 let why = format!(
                     "broker user {user} has no permission entry in virtual host {}; create it",
                     self.vhost
@@ -169,10 +178,7 @@ impl Management {
                 match open_pattern(&permission.write) {
                     Pattern::Open => {}
                     Pattern::Closed(open) => self.set_write(user, &permission, open).await?,
-                    Pattern::Nothing if permission.vhost == self.vhost => {
-                        self.set_write(user, &permission, DEFAULT_OPEN).await?;
-                    }
-                    Pattern::Nothing => {}
+                    Pattern::Nothing => self.set_write(user, &permission, DEFAULT_OPEN).await?,
                 }
             }
         }
@@ -188,14 +194,19 @@ impl Management {
     async fn close_connections(&self, users: &[String], reason: &str) -> Result<(), CallError> {
         tracing::info!(?users, reason, "closing broker connections");
         for user in users {
-            match self.send(Method::DELETE, &format!("connections/username/{}", segment(user)), None).await {
-                Ok(()) => {}
-                // Nobody of that name is connected.
-                Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. }) => {}
-                Err(error) => return Err(error),
-            }
+            let open = self.connections(user).await?;
+            try_join_all(open.iter().map(|connection| self.close_connection(connection))).await?;
         }
         Ok(())
+    }
+
+    async fn close_connection(&self, connection: &Connection) -> Result<(), CallError> {
+        let path = format!("connections/{}", segment(&connection.name));
+        match self.send(Method::DELETE, &path, None).await {
+            // It has ended by itself.
+            Err(CallError::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
@@ -217,6 +228,10 @@ impl Management {
         let call = Call { method, url: &url, auth: Some(&self.auth), json, deadline: self.deadline };
         self.caller.call(call).await.map(drop)
     }
+}
+
+fn count(connections: &[Vec<Connection>]) -> u32 {
+    u32::try_from(connections.iter().map(Vec::len).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 /// What a write pattern means.

@@ -47,6 +47,12 @@ fn ready(inputs: &Inputs<'_>) -> Said {
     match plan.phase {
         Phase::WaitForUser => return said(State::False, reason::WAIT_FOR_USER, &plan.reason),
         Phase::Releasing => return said(State::False, reason::RELEASING, &plan.reason),
+        // Without a run it starts again because something about the lease is wrong: that is what has to be told.
+        Phase::Starting if inputs.side.open_run().is_none() => {
+            let lease = lease_held(inputs);
+            let opens = || said(State::False, reason::RUN_OPEN, &plan.reason);
+            return if matches!(lease.state, State::True) { opens() } else { lease };
+        }
         Phase::Starting
         | Phase::Preparing
         | Phase::Draining

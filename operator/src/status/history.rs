@@ -7,13 +7,19 @@ use region_plan::{Mark, RunId, RunReport, SideReport, StepKind, StepRecord};
 use super::{Inputs, times};
 use crate::apply::Outcome;
 
-/// Ends the time of each proved step. Answers the steps whose time ended just now, with what it was.
+/// Ends the time of each proved step. Answers the steps whose time ended just now, with what it was. A step that was made
+/// while the object could not be written has no record yet: it gets one that begins and ends now.
 pub fn prove(
     side: &mut SideReport,
     proved: &[StepKind],
     now: Timestamp,
 ) -> Vec<(StepKind, jiff::SignedDuration)> {
     let Some(run) = side.run.as_mut() else { return Vec::new() };
+    for kind in proved {
+        if untried(run, *kind) {
+            note_begun(run, *kind, now);
+        }
+    }
     let open = run.steps.iter_mut().filter(|r| r.finished_at.is_none() && proved.contains(&r.step));
     open.map(|record| {
         record.finished_at = Some(now);
@@ -27,8 +33,9 @@ pub fn untried(run: &RunReport, kind: StepKind) -> bool {
     run.steps.iter().all(|record| record.step != kind)
 }
 
-/// Notes the first attempt of a step, which begins now.
+/// Notes the first attempt of a step, which begins now. A record that is written anew in the same run begins anew.
 pub fn note_begun(run: &mut RunReport, kind: StepKind, now: Timestamp) {
+    run.steps.retain(|record| record.step != kind);
     run.steps.push(StepRecord { step: kind, started_at: now, finished_at: None, attempts: 1, note: None });
 }
 

@@ -122,6 +122,17 @@ fn an_unknown_lease_is_unknown_and_not_false() {
 }
 
 #[test]
+fn a_holder_that_starts_again_without_a_run_tells_what_is_wrong_with_its_lease() {
+    let mut scene = scene();
+    scene.plan.phase = Phase::Starting;
+    assert_eq!(scene.says(READY), word("False", "RunOpen"), "it opens");
+    scene.world.lease = Fact::unknown("no answer");
+    assert_eq!(scene.says(READY), word("Unknown", "Unknown"));
+    scene.world.lease = Fact::known(Some(lease(Validity::Expired)), at(100));
+    assert_eq!(scene.says(READY), word("False", "Expired"));
+}
+
+#[test]
 fn an_expired_lease_is_not_ready() {
     let mut scene = scene();
     scene.world.lease = Fact::known(Some(lease(Validity::Expired)), at(100));
@@ -222,6 +233,24 @@ fn a_steps_time_runs_from_its_first_attempt_to_its_proof() {
     let record = &side.run.as_ref().unwrap().steps[0];
     assert_eq!((record.attempts, record.note.as_deref()), (2, None));
     assert!(prove(&mut side, &[StepKind::Fence], at(70)).is_empty(), "a proof counts once");
+}
+
+#[test]
+fn a_step_that_was_made_while_nothing_could_be_written_is_recorded_when_its_proof_is_seen() {
+    let mut side = scene().side;
+    side.run = Some(run(Mark::Accepted));
+    let proved = prove(&mut side, &[StepKind::Fence], at(63));
+    assert_eq!(proved, [(StepKind::Fence, SignedDuration::ZERO)]);
+    assert_eq!(side.run.unwrap().steps[0].finished_at, Some(at(63)));
+}
+
+#[test]
+fn a_record_that_is_written_again_begins_again() {
+    let mut open = run(Mark::Accepted);
+    note_begun(&mut open, StepKind::RecordHookDone, at(60));
+    note_begun(&mut open, StepKind::RecordHookDone, at(70));
+    let began: Vec<_> = open.steps.iter().map(|record| record.started_at).collect();
+    assert_eq!(began, [at(70)]);
 }
 
 #[test]
