@@ -1,9 +1,11 @@
 //! Whether an act may start, and whether it has reached its goal. Pure.
 
-use region_plan::Mark;
+use region_plan::{Code, Mark};
 
+use crate::cluster::{Copy, Wish};
 use crate::exit::Exit;
-use crate::view::{PlanView, View};
+use crate::hint::{Place, quoted};
+use crate::view::{FindingView, PlanView, View};
 
 /// Why an act is not started. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +43,8 @@ pub enum Verdict {
     GivenUp(String),
 }
 
-fn refuse<T>(exit: Exit, why: impl Into<String>, next: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { exit, why: why.into(), next: next.into() })
+fn refuse<T>(view: &View, exit: Exit, why: impl Into<String>, next: impl AsRef<str>) -> Result<T, Refusal> {
+    Err(Refusal { exit, why: why.into(), next: Place::of(view).spell(next.as_ref()) })
 }
 
 /// Whether a switch to `target` may start, with the plan that it rests on.
@@ -58,54 +60,128 @@ pub fn may_switch<'a>(
     let Some(region) = view.region(target) else {
         let names: Vec<&str> = view.regions.iter().map(|region| region.name.as_str()).collect();
         return refuse(
+            view,
             Exit::Usage,
             format!("{target} is no region of {}", view.name),
             format!("choose one of {}", names.join(", ")),
         );
     };
     known(view)?;
-    if let Some(run) = &view.run {
-        return refuse(
-            Exit::Refused,
-            format!("a run is open: {} to {}", run.summary.from, run.summary.to),
-            "kubectl region status --watch, or kubectl region abort",
-        );
+    no_run_open(view)?;
+    if view.active.as_deref() == Some(target) {
+        let back = "kubectl region abort makes both copies want it again";
+        let settled = view.wanted.as_deref() == Some(target);
+        let next = if settled { "kubectl region status" } else { back };
+        return refuse(view, Exit::Refused, format!("{target} is active already"), next);
     }
     let Some(plan) = view.plan.as_ref().filter(|plan| plan.to == target) else {
-        return refuse(
-            Exit::Refused,
-            format!("no operator has published a plan for a switch to {target}"),
-            "kubectl region status",
-        );
+        return no_plan(view, target);
     };
     if !region.observed || view.region(&plan.by).is_none_or(|by| !by.observed) {
-        return refuse(
-            Exit::Refused,
-            "the operators have not seen the newest change of the object yet",
-            "wait, then try again",
-        );
+        let why = "the operators have not seen the newest change of the object yet";
+        return refuse(view, Exit::Refused, why, "wait, then try again");
     }
     if let Some(finding) = plan.blocking.first() {
-        return refuse(
-            Exit::Refused,
-            format!("{} {}", finding.code, finding.message),
-            format!("kubectl region explain {}", finding.code),
-        );
+        return in_the_way(view, finding);
     }
     if let Some(region) = view.regions.iter().find(|region| region.silent()) {
         let why =
             format!("the operator in {} is silent; what it said last is too old to act on", region.name);
-        let next = format!("kubectl --context {} get pods -n trading-region-operator", region.context);
-        return refuse(Exit::Refused, why, next);
+        let context = quoted(&region.context);
+        let next = format!("kubectl --context {context} get pods -n trading-region-operator");
+        return refuse(view, Exit::Refused, why, next);
     }
     match confirmed {
         Some(hash) if hash != plan.hash => refuse(
+            view,
             Exit::Refused,
             format!("the plan changed: you saw {hash}, it is {} now", plan.hash),
             format!("kubectl region plan {target}"),
         ),
         _ => Ok(plan),
     }
+}
+
+/// A run moves the application already. One that waits for a person says on what.
+fn no_run_open(view: &View) -> Result<(), Refusal> {
+    let Some(run) = &view.run else { return Ok(()) };
+    let open = format!("a run is open: {} to {}", run.summary.from, run.summary.to);
+    let back = may_abort(view).is_ok();
+    if view.exit() != Exit::WaitForUser {
+        let or = if back { ", or kubectl region abort" } else { "" };
+        return refuse(view, Exit::Refused, open, format!("kubectl region status --watch{or}"));
+    }
+    let forward =
+        "do what its reason asks for, as docs/runbooks/RegionWaitForUser.md tells, and it goes on by itself";
+    let next = if back {
+        format!("kubectl region abort goes back to {}; or {forward}", run.summary.from)
+    } else {
+        forward.to_owned()
+    };
+    refuse(view, Exit::Refused, format!("{open}; {}", view.summary), next)
+}
+
+fn in_the_way<T>(view: &View, finding: &FindingView) -> Result<T, Refusal> {
+    let why = format!("{} {}", finding.code, finding.message);
+    refuse(view, Exit::Refused, why, format!("kubectl region explain {}", finding.code))
+}
+
+/// Why there is nothing to act on: without a holder of the lease operators work no switch out.
+fn no_plan<T>(view: &View, target: &str) -> Result<T, Refusal> {
+    if view.active.is_some() {
+        let why = format!("no operator has published a plan for a switch to {target}");
+        return refuse(view, Exit::Refused, why, "kubectl region status");
+    }
+    let nobody = Code::NobodyHolds.text();
+    if view.findings.iter().any(|finding| finding.code == nobody) {
+        let never = view.epoch.is_none_or(|epoch| epoch == 0);
+        let why = if never { "nobody holds the lease yet" } else { "nobody holds the lease" };
+        let observing = view.regions.iter().any(|region| region.phase.as_deref() == Some("Observing"));
+        let next = if observing {
+            "apply the object with managed: Manage in both clusters; then the region that activeRegion names takes the lease"
+        } else {
+            "kubectl region status tells what is waited for"
+        };
+        return refuse(view, Exit::Refused, format!("{why}, so there is no switch to plan"), next);
+    }
+    match view.findings.iter().find(|finding| finding.blocks) {
+        Some(finding) => in_the_way(view, finding),
+        None => refuse(
+            view,
+            Exit::Refused,
+            format!(
+                "no operator knows yet who holds the lease, so none has published a plan for a switch to {target}"
+            ),
+            "kubectl region status",
+        ),
+    }
+}
+
+/// Whether the change would move anything: a region's operator that gave a run up waits for another spec.
+///
+/// # Errors
+/// The copy of the region that would take over would stay as it was when its last run was given up.
+pub(crate) fn may_repeat(view: &View, copies: &[Copy], wish: &Wish<'_>) -> Result<(), Refusal> {
+    let copy = copies.iter().find(|copy| copy.region.as_deref() == Some(wish.region));
+    let Some(object) = copy.and_then(|copy| copy.object.as_deref().ok()) else { return Ok(()) };
+    let side = object.status.as_ref().and_then(|status| status.side.as_ref());
+    let given_up = side.and_then(|side| side.run.as_ref()).filter(|run| {
+        matches!(run.mark, Mark::Declined | Mark::Aborted)
+            && run.to.0 == wish.region
+            && Some(run.generation) == object.metadata.generation
+    });
+    let Some(run) = given_up.filter(|_| !wish.changes(&object.spec)) else { return Ok(()) };
+    let why = run.reason.as_deref().unwrap_or("no reason recorded");
+    refuse(
+        view,
+        Exit::Refused,
+        format!(
+            "the last run to {} was given up ({why}), and this would change nothing: \
+             the object asks for {0} with that reason already, and operators try again only after a change",
+            wish.region
+        ),
+        "the same line with another --reason, once the cause is mended",
+    )
 }
 
 /// Whether the open run, or a wish that nobody has followed yet, may be taken back, and to which region.
@@ -118,7 +194,7 @@ pub fn may_abort(view: &View) -> Result<(String, Option<String>), Refusal> {
         let differs = view.regions.iter().any(|region| region.wants != view.active);
         return match &view.active {
             Some(active) if differs => Ok((active.clone(), None)),
-            _ => refuse(Exit::Refused, "no run is open", "kubectl region status"),
+            _ => refuse(view, Exit::Refused, "no run is open", "kubectl region status"),
         };
     };
     let id = run.summary.id.to_string();
@@ -126,13 +202,17 @@ pub fn may_abort(view: &View) -> Result<(String, Option<String>), Refusal> {
     let mut marks = of_run.filter_map(|region| Some((region, region.mark?)));
     let past = marks.find(|(_, mark)| matches!(mark, Mark::Fenced | Mark::Begun | Mark::Finished));
     if let Some((region, mark)) = past {
+        let (from, to) = (&run.summary.from, &run.summary.to);
         return refuse(
+            view,
             Exit::Refused,
             format!(
-                "there is no way back in this run: {} is at {mark:?}; it goes forward to {}",
-                region.name, run.summary.to
+                "there is no way back in this run: {} is at {mark:?}; it goes forward to {to}",
+                region.name
             ),
-            "kubectl region status --watch; afterwards switch back with kubectl region switch",
+            format!(
+                "kubectl region status --watch; afterwards kubectl region switch {from} --reason WHY goes back"
+            ),
         );
     }
     Ok((run.summary.from.0.clone(), Some(id)))
@@ -140,17 +220,12 @@ pub fn may_abort(view: &View) -> Result<(String, Option<String>), Refusal> {
 
 /// Both regions must be known, and of versions that fit, before anything is changed.
 fn known(view: &View) -> Result<(), Refusal> {
-    match view.exit() {
-        Exit::PeerUnknown => refuse(
-            Exit::PeerUnknown,
-            view.summary.clone(),
-            "restore the connection, then kubectl region status",
-        ),
-        Exit::Skew => {
-            refuse(Exit::Skew, view.summary.clone(), "use the same version in both clusters and here")
-        }
-        _ => Ok(()),
-    }
+    let next = match view.exit() {
+        Exit::PeerUnknown => "restore the connection, then kubectl region status",
+        Exit::Skew => "use the same version in both clusters and here",
+        _ => return Ok(()),
+    };
+    refuse(view, view.exit(), view.summary.clone(), next)
 }
 
 /// Whether the goal is reached. Unknown is never taken for reached.
@@ -177,7 +252,7 @@ pub fn reached(view: &View, goal: &Goal) -> Verdict {
     {
         return Verdict::Reached;
     }
-    let given_up = view.findings.iter().find(|finding| finding.code == region_plan::Code::RunAborted.text());
+    let given_up = view.findings.iter().find(|finding| finding.code == Code::RunAborted.text());
     match given_up {
         Some(finding) if goal.aborts.is_none() && !at_goal && view.active.is_some() => {
             Verdict::GivenUp(finding.message.clone())

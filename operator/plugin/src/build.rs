@@ -17,8 +17,7 @@ pub fn build(copies: &[Copy], target: Option<&str>, now: Timestamp) -> Result<Vi
         copies.iter().filter_map(|copy| Some((copy, copy.object.as_deref().ok()?))).collect();
     let Some((_, first)) = known.first() else {
         let why = copies.iter().find_map(|copy| copy.object.as_ref().err().cloned());
-        let none = CopyError::Config { context: String::new(), why: "no context was given".to_owned() };
-        return Err(why.unwrap_or(none));
+        return Err(why.unwrap_or(CopyError::NoContext));
     };
     let names: Vec<String> = first.spec.regions.iter().map(|region| region.name.clone()).collect();
     let regions: Vec<RegionView> = names.iter().map(|name| region_view(name, copies, now)).collect();
@@ -55,6 +54,7 @@ pub fn build(copies: &[Copy], target: Option<&str>, now: Timestamp) -> Result<Vi
         plan: plan_view(&statuses, target),
         history: ended.into_iter().map(|run| run_view(run, &regions, now)).collect(),
         regions,
+        way: String::new(),
     };
     for region in &mut view.regions {
         region.role = view

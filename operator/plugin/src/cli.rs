@@ -1,7 +1,11 @@
 //! What can be typed.
 
-use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::hint::quoted;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,11 +39,21 @@ pub struct Cli {
 /// Options of all commands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// Context of the kubeconfig in which the object is first looked for
-    #[arg(long, global = true)]
+    /// The kubeconfig [default: as for kubectl, KUBECONFIG or ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context in which the object is first looked for [default: the current one]
+    #[arg(long, global = true, value_parser = NonEmptyStringValueParser::new())]
     pub context: Option<String>,
     /// Contexts of the two regions, where they are not named like the regions
-    #[arg(long, global = true, value_delimiter = ',', value_name = "A,B", conflicts_with = "context")]
+    #[arg(
+        long,
+        global = true,
+        value_delimiter = ',',
+        value_name = "A,B",
+        conflicts_with = "context",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     pub contexts: Vec<String>,
     /// Namespace of the object [default: the context's]
     #[arg(short, long, global = true)]
@@ -50,6 +64,23 @@ pub struct Global {
     /// No colours; also when NO_COLOR is set or the output is no terminal
     #[arg(long, global = true, env = "NO_COLOR", value_parser = FalseyValueParser::new(), hide_env_values = true)]
     pub no_color: bool,
+}
+
+impl Global {
+    /// The options by which the clusters are found, as they are typed once more.
+    pub(crate) fn way(&self) -> String {
+        let mut way = String::new();
+        if let Some(file) = &self.kubeconfig {
+            way += &format!(" --kubeconfig {}", quoted(&file.to_string_lossy()));
+        }
+        if let Some(context) = &self.context {
+            way += &format!(" --context {}", quoted(context));
+        }
+        if !self.contexts.is_empty() {
+            way += &format!(" --contexts {}", quoted(&self.contexts.join(",")));
+        }
+        way
+    }
 }
 
 /// Output formats.
@@ -89,7 +120,8 @@ pub struct StatusArgs {
     /// End with 3, 4, 6 or 7 if not all is well
     #[arg(long)]
     pub exit_code: bool,
-    /// Show it again at each change, until no run is open
+    /// Follow it until no run is open: a terminal shows it again and again, else each change is a line of standard
+    /// error; standard output gets the last one only (with -o json: one document)
     #[arg(short, long)]
     pub watch: bool,
     /// With --watch: how long at most, in seconds
@@ -140,7 +172,7 @@ pub struct AbortArgs {
     /// Why; kept in spec.transition.reason
     #[arg(long, value_parser = reason, default_value = "aborted")]
     pub reason: String,
-    /// The run's id (its first 8 characters are enough); needed where nobody can be asked
+    /// The open run's whole id, as -o json has it, or none while no run is open; needed where nobody can be asked
     #[arg(long, value_name = "RUN")]
     pub confirm: Option<String>,
     /// Do not wait for the end
@@ -156,8 +188,9 @@ pub struct AbortArgs {
 pub struct HistoryArgs {
     /// The object [default: the only one in the namespace]
     pub name: Option<String>,
-    /// Show the steps of one run (the first 8 characters of its id are enough)
-    #[arg(long)]
+    /// Show the steps of one run: its RUN in the list (the last 8 characters of its id), or any beginning or end of its
+    /// id that no other run has
+    #[arg(long, value_name = "RUN", value_parser = NonEmptyStringValueParser::new())]
     pub run: Option<String>,
 }
 

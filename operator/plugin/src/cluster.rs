@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crds::TradingRegion;
+use crds::{TradingRegion, TradingRegionSpec, TransitionMode};
 use futures::future::join_all;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -21,7 +21,7 @@ const FIELD_MANAGER: &str = "kubectl-region";
 pub struct Cluster {
     /// The context's name.
     pub context: String,
-    namespace: String,
+    pub(crate) namespace: String,
     client: Result<Client, CopyError>,
 }
 
@@ -39,6 +39,18 @@ pub struct Copy {
 /// Why a copy is not known, or was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
+    /// No file tells where clusters are.
+    #[error("no kubeconfig could be read: {why}; set KUBECONFIG, or name the file with --kubeconfig FILE")]
+    Kubeconfig {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The kubeconfig does not say where to begin.
+    #[error(
+        "no context is chosen: name one with --context, or those of both regions with --contexts A,B; \
+         kubectl config get-contexts lists them"
+    )]
+    NoContext,
     /// No usable way to the cluster.
     #[error("context {context}: {why}; name the contexts of both regions with --contexts A,B")]
     Config {
@@ -207,6 +219,16 @@ pub struct Wish<'a> {
 }
 
 impl Wish<'_> {
+    /// Whether the spec is another one afterwards: operators answer to nothing else.
+    pub(crate) fn changes(&self, spec: &TradingRegionSpec) -> bool {
+        let now = &spec.transition;
+        spec.active_region != self.region
+            || now.mode != TransitionMode::Planned
+            || now.reason.as_deref() != Some(self.reason)
+            || now.accept_data_loss.is_some()
+            || now.from_epoch.is_some()
+    }
+
     fn patch(&self, resource_version: Option<&str>) -> Value {
         json!({
             "metadata": {
@@ -248,46 +270,6 @@ pub(crate) fn region_of(context: &str, object: Option<&TradingRegion>) -> Option
     let reported =
         object.status.as_ref().and_then(|status| status.side.as_ref()).map(|side| side.region.0.clone());
     reported.or_else(|| object.spec.region(context).map(|region| region.name.clone()))
-}
-
-/// The clusters of both regions: as given, or by contexts that are named like the regions of the spec.
-///
-/// # Errors
-/// The kubeconfig cannot be read, or the first context does not answer and so cannot tell the regions' names.
-pub(crate) async fn find(global: &crate::cli::Global, name: Option<&str>) -> Result<Vec<Cluster>, CopyError> {
-    let unusable =
-        |why: String| CopyError::Config { context: global.context.clone().unwrap_or_default(), why };
-    let kubeconfig = Kubeconfig::read().map_err(|why| unusable(why.to_string()))?;
-    let namespace = global.namespace.as_deref();
-    let open = |contexts: Vec<String>| {
-        let kubeconfig = &kubeconfig;
-        async move {
-            join_all(contexts.iter().map(|context| Cluster::of_context(kubeconfig, context, namespace))).await
-        }
-    };
-    if !global.contexts.is_empty() {
-        return Ok(open(global.contexts.clone()).await);
-    }
-    let first = global.context.clone().or_else(|| kubeconfig.current_context.clone());
-    let first = first.ok_or_else(|| unusable("the kubeconfig has no current context".to_owned()))?;
-    let cluster = Cluster::of_context(&kubeconfig, &first, namespace).await;
-    let object = cluster.read(name).await?;
-    let mine = region_of(&first, Some(&object));
-    let known = |region: &str| kubeconfig.contexts.iter().any(|context| context.name == region);
-    let contexts = object.spec.regions.iter().map(|region| match &mine {
-        Some(mine) if *mine == region.name => first.clone(),
-        None if !known(&region.name) && !object.spec.regions.iter().any(|other| other.name == first) => {
-            first.clone()
-        }
-        _ => region.name.clone(),
-    });
-    let mut contexts: Vec<String> = contexts.collect();
-    contexts.dedup();
-    // Both calls go to the namespace in which the object was found.
-    Ok(join_all(
-        contexts.iter().map(|context| Cluster::of_context(&kubeconfig, context, Some(&cluster.namespace))),
-    )
-    .await)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory, ValueHint};
 
 use crate::cli::Cli;
 
@@ -11,6 +11,8 @@ use crate::cli::Cli;
 const ASKED_AS: &str = "kubectl_complete-region";
 /// kubectl's code for: these are all, no names of files.
 const NO_FILES: &str = ":4";
+/// kubectl's code for: names of files may stand here.
+const FILES: &str = ":0";
 
 /// Whether the program was called, by this path, to propose words.
 pub fn asked_by(path: &str) -> bool {
@@ -38,7 +40,8 @@ pub fn proposals(words: &[String]) -> String {
             let _ = writeln!(text, "{word}\t{meaning}");
         }
     }
-    text + NO_FILES + "\n"
+    let file = valued.is_some_and(|option| option.get_value_hint() == ValueHint::FilePath);
+    text + if file { FILES } else { NO_FILES } + "\n"
 }
 
 fn takes_value_after(arg: &Arg, word: &str) -> bool {
@@ -93,6 +96,12 @@ mod tests {
         assert_eq!(proposed(&["completion", "z"]), ["zsh"]);
         assert!(proposed(&["switch", ""]).is_empty(), "regions are only known to the clusters");
         assert!(proposed(&[]).contains(&"abort".to_owned()));
+    }
+
+    #[test]
+    fn names_of_files_are_proposed_where_an_option_wants_one() {
+        assert_eq!(proposals(&["status", "--kubeconfig", ""].map(str::to_owned)), ":0\n");
+        assert_eq!(proposals(&["status", "--context", ""].map(str::to_owned)), ":4\n");
     }
 
     #[test]

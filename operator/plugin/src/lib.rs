@@ -1,10 +1,12 @@
 //! kubectl-region: the commands, one view model behind all of their outputs, and exit codes that scripts can rely on.
 //!
-//! `cli` reads what was typed, `cluster` is the only part that talks to API servers, `build` makes the one
-//! structure, `view`, that text and JSON show, `act` decides whether an act may start, `progress` follows a run until it ends.
+//! `cli` reads what was typed, `find` finds the two clusters, `cluster` is the only part that talks to API servers, `build`
+//! makes the one structure, `view`, that text and JSON show, `act` decides whether an act may start, `change` makes it,
+//! `watch` follows a run until it ends, `hint` spells the commands that are told as next.
 
 mod act;
 mod build;
+mod change;
 mod cli;
 mod clock;
 mod cluster;
@@ -12,9 +14,13 @@ mod commands;
 mod completion;
 mod exit;
 mod explain;
+mod failure;
+mod find;
+mod hint;
 mod progress;
 mod text;
 mod view;
+mod watch;
 
 pub use act::{Goal, Refusal, Verdict, may_abort, may_switch, reached};
 pub use build::build;

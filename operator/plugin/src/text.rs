@@ -1,10 +1,12 @@
 //! The view as text: one screen, words before colours, unknown never shown as a number.
 
+use crds::Outcome;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::hint::Place;
 use crate::progress::Change;
-use crate::view::{FindingView, PlanView, Reading, RegionView, RunView, View};
+use crate::view::{FindingView, PlanView, Reading, RegionView, RunView, View, short};
 
 /// Widest line.
 pub const COLUMNS: usize = 100;
@@ -20,6 +22,14 @@ const MOST_FINDINGS: usize = 3;
 pub struct Style {
     /// Whether colours are wanted.
     pub colour: bool,
+    /// Widest line that is wanted, at most [`COLUMNS`].
+    pub columns: usize,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { colour: false, columns: COLUMNS }
+    }
 }
 
 impl Style {
@@ -38,14 +48,14 @@ impl Style {
     }
 }
 
-/// The status on one screen: at most [`LINES`] lines of [`COLUMNS`] columns.
+/// The status on one screen: at most [`LINES`] lines of as many columns as the style has.
 pub fn status(view: &View, style: Style) -> String {
-    let mut lines = vec![headline(view, style), cut(&view.summary), String::new()];
+    let mut lines = vec![headline(view), cut(&view.summary), String::new()];
     lines.push(row(["REGION", "ROLE", "WANTS", "PHASE", "READY", "STANDBY", "LAG", "LEASE"]));
     lines.extend(view.regions.iter().map(region_line));
     if let Some(run) = &view.run {
         lines.push(String::new());
-        lines.extend(run_lines(run, view.at));
+        lines.extend(run_lines(run, view));
     }
     let drain: Vec<String> = view
         .regions
@@ -81,20 +91,22 @@ pub fn status(view: &View, style: Style) -> String {
         lines.push(cut(&format!("next: kubectl region explain {}", codes.join(" "))));
     }
     lines.truncate(LINES);
+    let mut lines: Vec<String> = lines.iter().map(|line| cut_to(line, style.columns)).collect();
+    // Colours have no width: they come last.
+    lines[0] = lines[0].replacen(&view.verdict, &style.verdict(&view.verdict), 1);
     lines.join("\n") + "\n"
 }
 
-fn headline(view: &View, style: Style) -> String {
+fn headline(view: &View) -> String {
     let epoch = view.epoch.map_or_else(|| "unknown".to_owned(), |epoch| epoch.to_string());
     let active = view.active.as_deref().unwrap_or("unknown");
-    let plain = cut(&format!(
+    cut(&format!(
         "{}/{}  active {active}  epoch {epoch}  {}  at {}",
         view.namespace,
         view.name,
         view.verdict,
         clock(view.at)
-    ));
-    plain.replacen(&view.verdict, &style.verdict(&view.verdict), 1)
+    ))
 }
 
 fn region_line(region: &RegionView) -> String {
@@ -137,20 +149,24 @@ fn reading_with_name(reading: &Reading) -> String {
     format!("{} {}", reading.name, reading_text(reading))
 }
 
-fn run_lines(run: &RunView, now: Timestamp) -> Vec<String> {
+fn run_lines(run: &RunView, view: &View) -> Vec<String> {
     let summary = &run.summary;
     let way = if run.past_return { "forward only" } else { "can be aborted" };
-    let id: String = summary.id.to_string().chars().take(8).collect();
+    let id = short(summary.id);
     let reason = summary.reason.as_deref().map(|reason| format!(", \"{reason}\"")).unwrap_or_default();
     let mut lines = vec![cut(&format!(
         "run {id}: {} to {}, {:.1} s so far, {way}{reason}",
         summary.from, summary.to, run.seconds
     ))];
-    let skipped = summary.steps.len().saturating_sub(MOST_STEPS);
+    let skipped = run.told_steps().count().saturating_sub(MOST_STEPS);
     if skipped > 0 {
-        lines.push(format!("  {skipped} steps before; kubectl region history --run {id} shows all"));
+        let all = Place::of(view).spell(&format!("kubectl region history --run {id}"));
+        let told = format!("  {skipped} steps before: {all}");
+        // A command that is cut is of no use.
+        let fits = told.chars().count() <= COLUMNS;
+        lines.push(if fits { told } else { format!("  {skipped} steps before; -o json shows all") });
     }
-    lines.extend(summary.steps.iter().skip(skipped).map(|step| step_line(step, now)));
+    lines.extend(run.told_steps().skip(skipped).map(|step| step_line(step, view.at)));
     lines
 }
 
@@ -201,12 +217,14 @@ pub fn plan(view: &View, plan: &PlanView) -> String {
     if plan.blocking.is_empty() {
         lines.push("nothing stands in the way".to_owned());
     }
+    let mut lines: Vec<String> = lines.iter().map(|line| cut(line)).collect();
     for finding in &plan.blocking {
         lines.push(finding_line(finding));
-        lines.push(format!("  next: {}", finding.next));
+        // Whole: it is there to be followed and copied.
+        lines.push(clean(&format!("  next: {}", Place::of(view).spell(&finding.next))));
     }
-    lines.push(format!("plan hash: {}", plan.hash));
-    lines.iter().map(|line| cut(line)).collect::<Vec<_>>().join("\n") + "\n"
+    lines.push(format!("plan hash: {}", clean(&plan.hash)));
+    lines.join("\n") + "\n"
 }
 
 /// The last runs.
@@ -218,7 +236,7 @@ pub fn history(view: &View) -> String {
     let mut lines = vec![head];
     for run in &view.history {
         let summary = &run.summary;
-        let id: String = summary.id.to_string().chars().take(8).collect();
+        let id = short(summary.id);
         let times = &summary.times;
         let parts = [
             ("prepare", times.prepare),
@@ -255,12 +273,14 @@ pub fn run_steps(run: &RunView, now: Timestamp) -> String {
         summary.id, summary.from, summary.to, run.seconds
     )];
     if let Some(note) = &summary.note {
-        lines.push(format!("given up: {note}"));
+        let given_up = matches!(summary.outcome, Some(Outcome::Aborted | Outcome::Declined));
+        let what = if given_up { "given up" } else { "note" };
+        lines.push(clean(&format!("{what}: {note}")));
     }
     if summary.steps.is_empty() {
         lines.push("its steps are not kept any more: the objects hold those of the newest runs".to_owned());
     }
-    for step in &summary.steps {
+    for step in run.told_steps() {
         let began = step.record.started_at.duration_since(summary.started_at).as_secs_f64().max(0.0);
         let took = step
             .record
@@ -316,9 +336,13 @@ fn clean(line: &str) -> String {
 
 /// Never wider than the screen; what is cut says so.
 fn cut(line: &str) -> String {
+    cut_to(line, COLUMNS)
+}
+
+fn cut_to(line: &str, columns: usize) -> String {
     let clean = clean(line);
-    if clean.chars().count() <= COLUMNS {
+    if clean.chars().count() <= columns {
         return clean.trim_end().to_owned();
     }
-    clean.chars().take(COLUMNS - 3).chain("...".chars()).collect()
+    clean.chars().take(columns.saturating_sub(3)).chain("...".chars()).take(columns).collect()
 }

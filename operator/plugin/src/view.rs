@@ -1,8 +1,8 @@
 //! The one structure that text, watch and JSON show.
 
-use crds::RunSummary;
+use crds::{RunStep, RunSummary};
 use jiff::{SignedDuration, Timestamp};
-use region_plan::Mark;
+use region_plan::{Mark, RunId, StepKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,9 @@ pub struct View {
     pub plan: Option<PlanView>,
     /// The last runs, newest first.
     pub history: Vec<RunView>,
+    /// Options by which the clusters were found: what is told to be typed next repeats them. No part of the JSON.
+    #[serde(skip)]
+    pub way: String,
 }
 
 /// One region.
@@ -170,6 +173,20 @@ pub struct PlanView {
     pub blocking: Vec<FindingView>,
 }
 
+impl RunView {
+    /// Its steps that are worth a line. The record of a finished hook is written as often as there are hooks, under one
+    /// start; each hook has its own line.
+    pub(crate) fn told_steps(&self) -> impl Iterator<Item = &RunStep> {
+        self.summary.steps.iter().filter(|step| step.record.step != StepKind::RecordHookDone)
+    }
+}
+
+/// What tells a run from others on a screen: the end of its id. The beginning is a time, the same for a minute.
+pub(crate) fn short(id: RunId) -> String {
+    let id = id.to_string();
+    id[id.len().saturating_sub(8)..].to_owned()
+}
+
 impl RegionView {
     /// Its operator has written no reading for so long that nothing it says counts as present.
     pub fn silent(&self) -> bool {
@@ -186,6 +203,27 @@ impl View {
             "PeerUnknown" => Exit::PeerUnknown,
             "Skew" => Exit::Skew,
             _ => Exit::Degraded,
+        }
+    }
+
+    /// The run whose id is this, or begins or ends so.
+    ///
+    /// # Errors
+    /// None is, or several are; in words.
+    pub fn named_run(&self, id: &str) -> Result<&RunView, String> {
+        let wanted = id.to_ascii_lowercase();
+        let fits = |run: &&RunView| {
+            let id = run.summary.id.to_string();
+            id.starts_with(&wanted) || id.ends_with(&wanted)
+        };
+        let fitting: Vec<&RunView> = self.run.iter().chain(&self.history).filter(fits).collect();
+        match fitting.as_slice() {
+            [run] => Ok(run),
+            [] => Err(format!("no run {id}; kubectl region history lists them")),
+            several => {
+                let ids: Vec<String> = several.iter().map(|run| run.summary.id.to_string()).collect();
+                Err(format!("{id} stands for several runs, write more of one: {}", ids.join(", ")))
+            }
         }
     }
 

@@ -180,3 +180,34 @@ async fn progress_is_told_line_by_line_and_ends_with_the_run() {
     }
     assert!(said.contains("trading/trade-matching  active us-west-2"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_was_given_up_is_not_asked_for_again_in_the_same_words() {
+    let regions = Regions::in_state("given-up").await;
+    let again = ["switch", "us-west-2", "--reason", "quarterly rotation", "--confirm", HASH, "--no-wait"];
+    let (code, said) = regions.run(&again).await;
+    assert!(
+        code == 5 && said.contains("given up (the drain did not end in time: core is 5)"),
+        "{code}: {said}"
+    );
+    assert!(said.contains("another --reason"), "{said}");
+    assert_eq!(regions.changes(), 0);
+    let (code, said) = regions.run(&switch(&["--confirm", HASH, "--no-wait"])).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(regions.changes(), 2);
+    assert_eq!(regions.west.lock().unwrap().object["spec"]["transition"]["reason"], "drill");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_without_a_terminal_needs_the_whole_id_of_the_run() {
+    let regions = Regions::in_state("draining").await;
+    let id = "0192f0c1-0000-7000-8000-000000000001";
+    for part in ["0192f0c1", "00000001", "none"] {
+        let (code, said) = regions.run(&["abort", "--confirm", part, "--no-wait"]).await;
+        assert!(code == 5 && said.contains(&format!("has to be {id}")), "{part}: {code}: {said}");
+    }
+    assert_eq!(regions.changes(), 0);
+    let (code, said) = regions.run(&["abort", "--confirm", id, "--no-wait"]).await;
+    assert!(code == 0 && regions.changes() == 2, "{code}: {said}");
+    assert!(said.contains("kubectl region status -n trading trade-matching --watch"), "{said}");
+}

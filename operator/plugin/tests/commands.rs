@@ -55,6 +55,23 @@ fn help_teaches_with_examples_and_names_the_exit_codes() {
 }
 
 #[test]
+fn a_missing_kubeconfig_is_told_with_its_path_and_what_to_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = folder.path().join("none");
+    for (words, path) in [
+        (&["status"][..], "/nowhere/kubeconfig"),
+        (&["status", "--kubeconfig", none.to_str().unwrap()], "/none"),
+    ] {
+        let said = text(&run(words));
+        assert!(said.contains(&format!("{path}: ")) && !said.contains("context"), "{said}");
+        assert!(said.contains("set KUBECONFIG") && said.contains("--kubeconfig FILE"), "{said}");
+    }
+    std::fs::write(&none, "{apiVersion: v1, kind: Config}").unwrap();
+    let said = text(&run(&["status", "--kubeconfig", none.to_str().unwrap()]));
+    assert!(said.contains("no context is chosen: name one with --context"), "{said}");
+}
+
+#[test]
 fn a_reader_that_goes_early_is_no_panic() {
     for words in [&["completion", "bash"][..], &["explain"]] {
         let (reader, writer) = std::io::pipe().unwrap();

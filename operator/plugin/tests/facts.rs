@@ -12,7 +12,7 @@ use kubectl_region::{COLUMNS, LINES, RunView, Style, View, entries, history, pla
 use recorded::same_as_recorded;
 use serde_json::Value;
 
-const PLAIN: Style = Style { colour: false };
+const PLAIN: Style = Style { colour: false, columns: COLUMNS };
 
 /// All words that texts have of themselves. Everything else has to come from the view.
 const WORDS: &str = "
@@ -21,7 +21,7 @@ const WORDS: &str = "
     done runs attempt drain waits for most more over time and -o json blocks informs findings next explain
     switch worked out by the operator in expected customers wait no was measured yet ------ way back from here
     nothing stands plan hash has ended RUN FROM TO STARTED OUTCOME SECONDS CUSTOMERS SPLIT REASON not given
-    prepare promote open reason up its are kept any objects hold those of newest";
+    prepare promote open reason up its are kept any objects hold those of newest note -n";
 
 /// Every state: the recorded ones and those of the journeys.
 fn views() -> Vec<(String, View)> {
@@ -56,8 +56,8 @@ impl Said {
                 if let Ok(at) = text.parse::<Timestamp>() {
                     self.0.extend(words(&at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).map(str::to_owned));
                 }
-                // The start of a run's identity.
-                self.0.insert(text.chars().take(8).collect());
+                // The end of a run's identity.
+                self.0.insert(text.chars().skip(text.chars().count().saturating_sub(8)).collect());
             }
             Value::Number(number) => {
                 let seconds = number.as_f64().unwrap();

@@ -3,11 +3,14 @@
 
 mod recorded;
 
+use crds::Outcome;
 use jiff::Timestamp;
 use kubectl_region::{
-    COLUMNS, Exit, LINES, Style, View, build, history, may_abort, may_switch, plan, status,
+    COLUMNS, Exit, LINES, RunView, Style, View, build, history, may_abort, may_switch, plan, run_steps,
+    status,
 };
 use recorded::{Side, copy, same_as_recorded, state, states, view};
+use region_plan::StepKind;
 
 #[test]
 fn each_state_is_told_as_recorded() {
@@ -15,7 +18,7 @@ fn each_state_is_told_as_recorded() {
     for (name, state) in states() {
         let view = view(&state);
         let json = serde_json::to_string_pretty(&view).unwrap() + "\n";
-        let mut text = status(&view, Style { colour: false });
+        let mut text = status(&view, Style::default());
         if let Some(shown) = &view.plan {
             text += &format!("\n--- plan ---\n{}", plan(&view, shown));
         }
@@ -28,7 +31,7 @@ fn each_state_is_told_as_recorded() {
 #[test]
 fn a_status_fits_on_one_screen_in_every_state() {
     for (name, state) in states() {
-        let text = status(&view(&state), Style { colour: false });
+        let text = status(&view(&state), Style::default());
         assert!(text.lines().count() <= LINES, "{name} has {} lines", text.lines().count());
         let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
         assert!(widest <= COLUMNS, "{name} is {widest} wide");
@@ -51,7 +54,7 @@ fn the_history_says_why_each_run_was_made_as_text_and_as_json() {
 fn colours_change_no_word() {
     for (name, state) in states() {
         let view = view(&state);
-        let coloured = status(&view, Style { colour: true });
+        let coloured = status(&view, Style { colour: true, ..Style::default() });
         assert!(coloured.contains('\u{1b}'), "{name} has no colour");
         let mut plain = String::new();
         for part in coloured.split('\u{1b}') {
@@ -61,7 +64,7 @@ fn colours_change_no_word() {
                 part.split_once('m').map_or(part, |(_, rest)| rest)
             };
         }
-        assert_eq!(plain, status(&view, Style { colour: false }), "{name}");
+        assert_eq!(plain, status(&view, Style::default()), "{name}");
     }
 }
 
@@ -118,7 +121,7 @@ fn what_is_too_old_is_shown_as_unknown() {
     let mut state = state("steady");
     state.now = "2026-11-22T15:02:00Z".parse().unwrap();
     let view = view(&state);
-    let text = status(&view, Style { colour: false });
+    let text = status(&view, Style::default());
     assert!(!text.contains("120ms") && !text.contains("18s"), "{text}");
     assert!(text.contains("unknown"), "{text}");
 }
@@ -135,4 +138,120 @@ fn nothing_known_at_all_is_an_error_with_its_reason() {
     let copies = [copy("us-east-1", &lost), copy("us-west-2", &lost)];
     let why = build(&copies, None, Timestamp::UNIX_EPOCH).unwrap_err();
     assert_eq!(why.to_string(), "context us-east-1: no answer within 2 s");
+}
+
+#[test]
+fn a_narrow_terminal_gets_narrow_lines_with_the_same_colours() {
+    for (name, state) in states() {
+        let view = view(&state);
+        let text = status(&view, Style { columns: 60, ..Style::default() });
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{name}:\n{text}");
+        assert_eq!(
+            text.lines().count(),
+            status(&view, Style::default()).lines().count(),
+            "{name} lost a line"
+        );
+    }
+    let steady = view(&state("steady"));
+    let coloured = status(&steady, Style { colour: true, columns: 80 });
+    assert!(coloured.starts_with("trading/trade-matching") && coloured.contains("\u{1b}[32mOk\u{1b}[0m"));
+}
+
+#[test]
+fn only_a_run_that_was_given_up_is_called_so() {
+    let mut run = view(&state("steady")).history.remove(0);
+    run.summary.note = Some("the new side is active".to_owned());
+    let told = |run: &RunView| run_steps(run, Timestamp::UNIX_EPOCH);
+    assert!(told(&run).contains("note: the new side is active") && !told(&run).contains("given up"));
+    run.summary.outcome = None;
+    assert!(told(&run).contains("note: "), "{}", told(&run));
+    for outcome in [Outcome::Aborted, Outcome::Declined] {
+        run.summary.outcome = Some(outcome);
+        assert!(told(&run).contains("given up: the new side is active"), "{}", told(&run));
+    }
+}
+
+#[test]
+fn a_record_that_is_written_again_and_again_has_no_line() {
+    let mut view = view(&state("draining"));
+    let run = view.run.as_mut().unwrap();
+    let mut record = run.summary.steps[0].clone();
+    record.record.step = StepKind::RecordHookDone;
+    run.summary.steps.push(record);
+    let run = view.run.clone().unwrap();
+    assert!(!run_steps(&run, view.at).contains("RecordHookDone"));
+    assert!(!status(&view, Style::default()).contains("RecordHookDone"));
+    let json = serde_json::to_string(&view).unwrap();
+    assert!(json.contains("RecordHookDone"), "the JSON has what the copies have");
+}
+
+#[test]
+fn a_run_is_found_by_any_part_of_its_id_that_no_other_run_has() {
+    let view = view(&state("given-up"));
+    let ids: Vec<String> = view.history.iter().map(|run| run.summary.id.to_string()).collect();
+    let [newest, older] = ids.as_slice() else { panic!("{ids:?}") };
+    assert_eq!(newest[..8], older[..8], "runs of one minute begin alike");
+    let shown = history(&view);
+    for id in [newest, older] {
+        assert!(shown.lines().any(|line| line.starts_with(&id[28..])), "{shown}");
+        for part in [id.as_str(), &id[28..], &id[28..].to_uppercase()] {
+            assert_eq!(view.named_run(part).unwrap().summary.id.to_string(), *id, "{part}");
+        }
+    }
+    let unclear = view.named_run(&newest[..8]).unwrap_err();
+    assert!(unclear.contains(newest) && unclear.contains(older), "{unclear}");
+    assert!(view.named_run("ffff").unwrap_err().contains("kubectl region history"));
+}
+
+#[test]
+fn the_region_that_is_active_is_told_so_and_how_to_stay_there() {
+    let refusal = |name: &str| may_switch(&view(&state(name)), "us-east-1", None).unwrap_err();
+    assert_eq!(refusal("steady").why, "us-east-1 is active already");
+    assert_eq!(refusal("steady").next, "kubectl region status -n trading trade-matching");
+    let given_up = refusal("given-up");
+    assert_eq!(given_up.why, "us-east-1 is active already");
+    assert!(given_up.next.starts_with("kubectl region abort -n trading trade-matching"), "{given_up}");
+}
+
+#[test]
+fn a_switch_while_a_run_waits_for_a_person_names_what_to_do() {
+    let mut waiting = state("draining");
+    let status = waiting.east.status.as_mut().unwrap();
+    status["phase"] = "WaitForUser".into();
+    status["reason"] = "the drain did not end; us-east-1 holds the lease: core is 5".into();
+    let refusal = may_switch(&view(&waiting), "us-west-2", None).unwrap_err();
+    assert!(refusal.why.contains("waits for a person: the drain did not end"), "{refusal}");
+    assert!(refusal.next.contains("goes back to us-east-1; or do what its reason asks for"), "{refusal}");
+    waiting.east.status.as_mut().unwrap()["side"]["run"]["mark"] = "Fenced".into();
+    let fenced = may_switch(&view(&waiting), "us-west-2", None).unwrap_err();
+    assert!(!fenced.next.contains("abort") && fenced.next.contains("RegionWaitForUser"), "{fenced}");
+}
+
+#[test]
+fn without_a_holder_of_the_lease_the_plan_says_so() {
+    let mut nobody = state("nobody-holds");
+    let refusal = may_switch(&view(&nobody), "us-west-2", None).unwrap_err();
+    assert_eq!(refusal.why, "nobody holds the lease yet, so there is no switch to plan");
+    assert!(refusal.next.contains("managed: Manage"), "{refusal}");
+    for side in [&mut nobody.east, &mut nobody.west] {
+        let status = side.status.as_mut().unwrap();
+        status["phase"] = "Starting".into();
+        status["epoch"] = 5.into();
+    }
+    let refusal = may_switch(&view(&nobody), "us-west-2", None).unwrap_err();
+    assert_eq!(refusal.why, "nobody holds the lease, so there is no switch to plan");
+    assert!(refusal.next.starts_with("kubectl region status -n trading"), "{refusal}");
+}
+
+#[test]
+fn commands_that_are_told_repeat_the_way_to_the_clusters() {
+    let mut view = view(&state("fenced-and-busy"));
+    view.way = " --contexts a,b".to_owned();
+    let text = status(&view, Style::default());
+    let all = "steps before: kubectl region history -n trading trade-matching --contexts a,b --run 00000001";
+    assert!(text.contains(all), "{text}");
+    view.way = format!(" --contexts {}", "a-long-context,".repeat(4));
+    let text = status(&view, Style::default());
+    assert!(text.contains("steps before; -o json shows all"), "no command is cut: {text}");
+    assert!(!serde_json::to_string(&view).unwrap().contains("a-long-context"));
 }

@@ -1,7 +1,8 @@
 //! API servers of two regions that hold one object each, and a terminal in which the program runs.
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub type Server = Arc<Mutex<Held>>;
 pub struct Regions {
     pub east: Server,
     pub west: Server,
+    ports: [u16; 2],
     folder: TempDir,
 }
 
@@ -49,30 +51,47 @@ impl Regions {
         let State { east, west, .. } = state;
         let (east, east_port) = serve(&east, by).await;
         let (west, west_port) = serve(&west, by).await;
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = kubeconfig(&[("us-east-1", east_port), ("us-west-2", west_port)]);
-        std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
-        Self { east, west, folder }
+        let regions =
+            Self { east, west, ports: [east_port, west_port], folder: tempfile::tempdir().unwrap() };
+        regions.reached_by([("us-east-1", true), ("us-west-2", true)]);
+        regions
+    }
+
+    /// By which contexts both are reached from now on, the current one first, and which of them answers.
+    pub fn reached_by(&self, contexts: [(&str, bool); 2]) {
+        let port = |at: usize| if contexts[at].1 { self.ports[at] } else { closed() };
+        let contexts = [(contexts[0].0, port(0)), (contexts[1].0, port(1))];
+        std::fs::write(self.kubeconfig(), kubeconfig(&contexts)).unwrap();
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
     }
 
     /// The program, as a script would run it.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-region"));
-        command.args(words).env("KUBECONFIG", self.folder.path().join("kubeconfig"));
+        command.args(words).env("KUBECONFIG", self.kubeconfig());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
     /// Runs the program without a terminal: its exit code and all that it said.
     pub async fn run(&self, words: &[&str]) -> (i32, String) {
+        let (code, said) = self.run_apart(words).await;
+        (code, said.concat())
+    }
+
+    /// The same with what it said on standard output and on standard error.
+    pub async fn run_apart(&self, words: &[&str]) -> (i32, [String; 2]) {
         let output = bounded("the program to end", self.command(words).output()).await.unwrap();
         let said = [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned());
-        (output.status.code().unwrap(), said.concat())
+        (output.status.code().unwrap(), said)
     }
 
     /// Runs the program in a terminal.
     pub fn terminal(&self, words: &[&str]) -> Terminal {
-        Terminal::open(&self.folder.path().join("kubeconfig"), words)
+        Terminal::open(&self.kubeconfig(), words)
     }
 
     /// The regions that both copies want.
@@ -84,6 +103,11 @@ impl Regions {
     pub fn changes(&self) -> usize {
         [&self.east, &self.west].map(|held| held.lock().unwrap().changes.len()).iter().sum()
     }
+}
+
+/// A port at which nobody listens.
+fn closed() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A kubeconfig with a context for each region.
@@ -212,8 +236,14 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn open(kubeconfig: &Path, words: &[&str]) -> Self {
+        Self::open_after("true", kubeconfig, words)
+    }
+
+    /// The same after a command that changes the terminal.
+    pub fn open_after(before: &str, kubeconfig: &Path, words: &[&str]) -> Self {
         let words: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-        let program = format!("exec '{}' {}", env!("CARGO_BIN_EXE_kubectl-region"), words.join(" "));
+        let program = env!("CARGO_BIN_EXE_kubectl-region");
+        let program = format!("{before}; exec '{program}' {}", words.join(" "));
         let child = Command::new("script")
             .args(["--quiet", "--flush", "--return", "--command", &program, "/dev/null"])
             .env("KUBECONFIG", kubeconfig)
