@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::cargo::{cargo, shown};
-use crate::two_regions::{Assets, on_two_regions};
+use crate::two_regions::{Assets, ENDS, on_two_regions};
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -20,13 +20,18 @@ enum What {
     /// Planned switches: in virtual time over random delays, then on two real regions under load.
     Switch(Switch),
     /// Either operator killed before and after each step of a planned switch: all cases.
+    #[command(after_help = ENDS)]
     Kills {
+        /// Leave the two regions up afterwards.
+        #[arg(long)]
+        keep: bool,
         #[command(flatten)]
         assets: Assets,
     },
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = ENDS)]
 struct Switch {
     /// Scripts of random delays in virtual time.
     #[arg(long, default_value_t = 200)]
@@ -43,6 +48,9 @@ struct Switch {
     /// Switches on the real regions with providers slow by a random script.
     #[arg(long, default_value_t = 3)]
     slow: u32,
+    /// Leave the two regions up afterwards.
+    #[arg(long)]
+    keep: bool,
     #[command(flatten)]
     assets: Assets,
 }
@@ -50,7 +58,7 @@ struct Switch {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Switch(settings) => switch(settings),
-        What::Kills { assets } => kills(assets),
+        What::Kills { keep, assets } => kills(*keep, assets),
     }
 }
 
@@ -61,7 +69,7 @@ fn switch(settings: &Switch) -> Result<()> {
     if settings.rounds == 0 && settings.slow == 0 {
         return Ok(());
     }
-    on_two_regions(false, &settings.assets, |regions| {
+    on_two_regions(settings.keep, &settings.assets, |regions| {
         let mut command = Command::new(regions.program("bench"));
         command.args(["--seed", &seed]);
         for (name, value) in
@@ -73,8 +81,8 @@ fn switch(settings: &Switch) -> Result<()> {
     })
 }
 
-fn kills(assets: &Assets) -> Result<()> {
-    on_two_regions(false, assets, |_| {
+fn kills(keep: bool, assets: &Assets) -> Result<()> {
+    on_two_regions(keep, assets, |_| {
         let mut command = Command::new(env!("CARGO"));
         command.env("KILL_CASES", "all");
         command.args(["test", "--workspace", "--test", "regions", "--", "--nocapture", "kills"]);

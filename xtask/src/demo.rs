@@ -7,10 +7,11 @@ use clap::Args;
 use lab::Region;
 
 use crate::cargo::{shown, stage};
-use crate::two_regions::{Assets, TwoRegions, on_two_regions};
+use crate::two_regions::{Assets, ENDS, TwoRegions, on_two_regions};
 
 /// Options of the demo.
 #[derive(Debug, Args)]
+#[command(after_help = ENDS)]
 pub(crate) struct Arguments {
     /// Leave everything up afterwards and tell how to look around.
     #[arg(long)]

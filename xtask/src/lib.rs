@@ -20,6 +20,7 @@ Examples:
   cargo xtask test --only abort      the end-to-end tests with that in their name
   cargo xtask lab status             what runs, and what is cut
 
+demo, test and bench end the two regions that they bring up; two regions that were up before stay up.
 demo, test, bench and lab need root on Debian 12 or newer and Go 1.26; they install and build the rest themselves.";
 
 /// Tasks of this repository: demonstrate, test, measure, and the lab that all three run on.

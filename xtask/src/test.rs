@@ -6,11 +6,12 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::cargo::{build, cargo, cargo_output, stage};
-use crate::two_regions::{Assets, on_two_regions};
+use crate::two_regions::{Assets, ENDS, on_two_regions};
 
 /// What to leave out while working on one part. Without options: formatting, lints, the tests of each part, then end to
-/// end on two regions, which are ended afterwards.
+/// end on two regions.
 #[derive(Debug, Args)]
+#[command(after_help = ENDS)]
 pub(crate) struct Arguments {
     /// Leave out what needs the two regions: nothing runs end to end.
     #[arg(long)]
