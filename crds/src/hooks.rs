@@ -30,7 +30,8 @@ pub struct Hook {
     /// A Job of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobHook>,
-    /// The hook must have succeeded within this time, repeats included.
+    /// The time that the hook may take, repeats included, from its first call. Past it a Drained hook is left out, and any
+    /// other is called less often.
     #[serde(default = "deadline")]
     pub deadline: Duration,
 }

@@ -68,7 +68,7 @@ pub struct Broker {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Instance {
-    /// HOST:PORT of the region's own cluster endpoint or instance.
+    /// HOST:PORT of an instance endpoint, or a custom one with that instance alone: a secondary's cluster endpoint is inactive.
     #[schemars(length(max = 300))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9.-]+:[0-9]{1,5}$')")
         .message("write instance as HOST:PORT of this region's own database, such as 10.0.1.5:5432"))]

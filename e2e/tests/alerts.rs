@@ -18,17 +18,21 @@ use std::path::Path;
 
 use promtool::{Case, Promtool};
 use region_operator::metrics::{Metrics, Seen};
-use region_plan::{Code, Phase};
+use region_plan::{Code, Limits, Phase};
 use serde_json::Value;
 use series::{Series, keeper};
 
 const ARC_REGIONS: [&str; 5] = ["us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1", "ap-southeast-2"];
 
+fn chart_file(name: &str) -> String {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/trading-region-operator");
+    fs::read_to_string(chart.join(name)).unwrap()
+}
+
 /// The rules as the chart renders them with alerts on; a test of the charts keeps this file equal to the templates.
 fn rules() -> Value {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../charts/trading-region-operator/tests/golden/service-monitor.yaml");
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(file).unwrap()).unwrap();
+    let objects: Vec<Value> =
+        serde_saphyr::from_multiple(&chart_file("tests/golden/service-monitor.yaml")).unwrap();
     objects.into_iter().find(|object| object["kind"] == "PrometheusRule").unwrap()["spec"].clone()
 }
 
@@ -62,6 +66,17 @@ fn healthy() -> Vec<Series> {
     region(steady(), 0)
 }
 
+/// Keepers that run and have not read the lease row since they started.
+fn unread() -> Vec<Series> {
+    let after_reading = [
+        "region_keeper_holder",
+        "region_keeper_lease_remaining_seconds",
+        "region_keeper_last_renewal_age_seconds",
+    ];
+    after_reading.into_iter().fold(healthy(), series::without)
+}
+
+/// Told after the chart's default: the values of the render name no bound of their own.
 fn stuck_in(phase: Phase) -> Case {
     let series = region(Seen { phase, ..steady() }, 0);
     Case::new("RegionRunStuck", series)
@@ -80,6 +95,7 @@ fn cases() -> Vec<Case> {
     let set = |pods: &[&str], name: &str, value: &str| series::set(healthy(), pods, name, value);
     let keepers = ["keeper-0", "keeper-1", "keeper-2"];
     let app = ("app", "trade-matching");
+    let no_database = series::set(unread(), &keepers, "region_keeper_missed_renewals", "4");
     let mut cases = vec![
         Case::new("RegionLeaseRemainingLow", set(&keepers, "region_keeper_lease_remaining_seconds", "6.5"))
             .labelled(app)
@@ -87,6 +103,10 @@ fn cases() -> Vec<Case> {
         Case::new("RegionRenewalsMissed", set(&keepers[..1], "region_keeper_missed_renewals", "1"))
             .labelled(app)
             .says("A keeper of trade-matching has missed 1 renewals in a row"),
+        // Their database does not answer: nobody can tell yet whether this region holds the lease.
+        Case::new("RegionRenewalsMissed", no_database)
+            .labelled(app)
+            .says("A keeper of trade-matching has missed 4 renewals in a row"),
         Case::new("RegionKeeperAbsent", series::without(healthy(), "region_keeper_"))
             .after("1m")
             .says("No keeper reports in region us-east-1"),
@@ -132,6 +152,19 @@ fn every_finding_that_blocks_a_switch_is_in_the_alert_about_it() {
 }
 
 #[test]
+fn a_run_is_told_as_stuck_before_its_phase_asks_for_a_person() {
+    let attention = Limits::default().attention.as_secs();
+    let rules = rules();
+    let alert = promtool::alerts(&rules).find(|alert| alert["alert"] == "RegionRunStuck").unwrap();
+    let wait: i64 = alert["for"].as_str().unwrap().trim_end_matches('s').parse().unwrap();
+    assert!(wait < attention, "{wait} s by default, a person is asked after {attention} s");
+    let schema: Value = serde_json::from_str(&chart_file("values.schema.json")).unwrap();
+    let bound = &schema["properties"]["alerts"]["properties"]["runStuckSeconds"];
+    let longest = bound["maximum"].as_i64().unwrap();
+    assert!(longest < attention, "{longest} s is allowed, a person is asked after {attention} s");
+}
+
+#[test]
 fn each_alert_fires_alone_after_the_time_that_it_names() {
     let rules = rules();
     let promtool = Promtool::ready();
@@ -150,6 +183,8 @@ fn nothing_fires_while_all_is_well_or_while_one_of_several_copes() {
         healthy(),
         // One keeper that is cut off sees its last reading run down; the others renew.
         set("region_keeper_lease_remaining_seconds", "0"),
+        // Keepers report from their start, before they have read the row.
+        unread(),
         // A standby region: its keepers hold nothing.
         series::without(set("region_keeper_holder", "0"), "region_keeper_lease_remaining_seconds"),
         region(steady(), 1),
