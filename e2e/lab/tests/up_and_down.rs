@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::database::{DATABASE, Database, SwitchContext};
 use lab::fault::{self, Cut};
@@ -13,6 +14,8 @@ use lab::{Facts, Lab, Options, Place, Region};
 const NAME: &str = "selftest";
 const INDEX: u8 = 7;
 
+/// What a second `up` may take.
+const SECOND_UP: Duration = Duration::from_secs(30);
 /// How long a fault may take to be seen.
 const SEEN: Duration = Duration::from_secs(30);
 
@@ -36,7 +39,8 @@ fn a_lab_comes_up_whole_survives_faults_moves_its_database_and_leaves_nothing() 
         let _ended = Ended(lab.clone());
         let facts = lab::up(&options).unwrap();
         all_processes_live(&lab);
-        a_second_up_changes_nothing(&options, &facts);
+        a_second_up_changes_nothing_and_is_quick(&options, &facts);
+        a_bundle_has_logs_and_no_password(&lab, &facts);
         a_killed_process_is_seen_and_restored(&lab);
         a_cut_link_loses_packets_until_it_is_mended(&lab);
         the_database_moves_and_returns(&lab, &facts);
@@ -58,11 +62,38 @@ fn all_processes_live(lab: &Lab) {
     assert!(dead.is_empty(), "{dead:?}");
 }
 
-fn a_second_up_changes_nothing(options: &Options, facts: &Facts) {
+fn a_second_up_changes_nothing_and_is_quick(options: &Options, facts: &Facts) {
     let before = lab::status(&facts.lab()).unwrap();
+    let began = Instant::now();
     let again = lab::up(options).unwrap();
+    assert!(began.elapsed() < SECOND_UP, "a second up took {:?}", began.elapsed());
     assert_eq!(again.credentials, facts.credentials);
     assert_eq!(lab::status(&facts.lab()).unwrap(), before);
+}
+
+fn a_bundle_has_logs_and_no_password(lab: &Lab, facts: &Facts) {
+    let folder = tempfile::tempdir().unwrap();
+    lab::bundle(lab, folder.path()).unwrap();
+    let passwords = facts.credentials.database.values().chain(facts.credentials.broker.values());
+    let keys = facts.credentials.aws.values().map(|key| &key.secret_access_key);
+    let secrets: Vec<&String> = passwords.chain(keys).collect();
+    let mut files = 0;
+    visit(folder.path(), &mut |path| {
+        files += 1;
+        let text = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+        assert!(
+            !secrets.iter().any(|secret| text.contains(secret.as_str())),
+            "a password stands in {}",
+            path.display()
+        );
+    });
+    assert!(files > 10, "the bundle has {files} files only");
+}
+
+fn visit(folder: &Path, file: &mut impl FnMut(&Path)) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() { visit(&entry.path(), file) } else { file(&entry.path()) }
+    }
 }
 
 fn a_killed_process_is_seen_and_restored(lab: &Lab) {

@@ -7,6 +7,7 @@ mod admission;
 mod adoption;
 mod autoscaler;
 mod by_hand;
+mod columns;
 mod deletion;
 mod endpoints;
 mod hooks;

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::{join, join_all};
@@ -10,13 +11,17 @@ use lab::temporary::Postgres;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use region_lease::{
-    Clock, Guard, LeaseErrorKind as Kind, NewGrant, Opened, Released, ValidUntil, WayBack, read_lease,
+    Clock, Guard, LeaseError, LeaseErrorKind as Kind, NewGrant, Opened, Released, ValidUntil, WayBack,
+    read_lease,
 };
-use support::{APP, Database, EAST, INSERT, WEST, later, to_west, write};
+use support::{APP, Database, EAST, INSERT, WEST, later, sorted, to_west, write};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 const WRITERS: usize = 8;
+const LEVELS: [&str; 4] = ["READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
+/// The epoch that a writer without a guard claims.
+const FORGOT: i64 = 1;
 
 /// A generator whose seed is printed, and can be given as `LEASE_SEED`.
 fn random() -> StdRng {
@@ -29,8 +34,7 @@ fn random() -> StdRng {
 async fn write_until_refused(client: &Client, claim: &Guard, mut random: StdRng) -> (i64, Kind) {
     let mut accepted = 0;
     loop {
-        let level = ["READ COMMITTED", "READ UNCOMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
-            [random.random_range(0..4)];
+        let level = LEVELS[random.random_range(0..LEVELS.len())];
         match write(client, claim, &format!("BEGIN ISOLATION LEVEL {level}")).await {
             Ok(()) => accepted += 1,
             Err(error) if error.kind == Kind::Isolation => {}
@@ -63,6 +67,77 @@ async fn no_write_of_any_isolation_level_is_accepted_after_the_fence_returned() 
         let accepted: i64 = results.iter().map(|(accepted, _)| accepted).sum();
         assert_eq!(roles.trades().await, when_fenced, "a write was accepted after the fence returned");
         assert_eq!(accepted, when_fenced, "what writers were told differs from what is there");
+    }
+}
+
+/// What writers of one kind were told while the lease went from nothing to open to fenced.
+async fn write_until(client: &Client, claim: Option<&Guard>, mut random: StdRng, stop: &AtomicBool) -> i64 {
+    let mut accepted = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let begin = format!("BEGIN ISOLATION LEVEL {}", LEVELS[random.random_range(0..LEVELS.len())]);
+        let written = match claim {
+            Some(claim) => write(client, claim, &begin).await,
+            None => write_without_guard(client, &begin, random.random_bool(0.5)).await,
+        };
+        accepted += i64::from(written.is_ok());
+    }
+    accepted
+}
+
+/// What code does that forgot the guard, in a transaction of its own or without one.
+async fn write_without_guard(client: &Client, begin: &str, in_transaction: bool) -> Result<(), LeaseError> {
+    let run = async {
+        if in_transaction {
+            client.batch_execute(begin).await.map_err(sorted)?;
+        }
+        client.execute(INSERT, &[&1_i64, &FORGOT]).await.map_err(sorted)?;
+        if in_transaction { client.batch_execute("COMMIT").await.map_err(sorted) } else { Ok(()) }
+    };
+    let result = run.await;
+    if result.is_err() && in_transaction {
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    result
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_that_race_a_grant_and_its_opening_write_only_once_it_is_open_and_never_without_a_guard() {
+    let mut random = random();
+    for _ in 0..10 {
+        let database = Database::new().await;
+        let roles = database.roles().await;
+        let new = Guard::new(APP, EAST, 1, Uuid::new_v4());
+        let stop = AtomicBool::new(false);
+        let clients = join_all((0..WRITERS).map(|_| database.as_user("trading_core"))).await;
+        let writing = join_all(clients.iter().enumerate().map(|(index, client)| {
+            let claim = (index % 2 == 0).then_some(&new);
+            write_until(client, claim, StdRng::from_rng(&mut random), &stop)
+        }));
+        let opening = async {
+            let grant = NewGrant {
+                app: APP,
+                from_epoch: 0,
+                epoch: 1,
+                grant_id: new.grant_id,
+                region: EAST,
+                run: Uuid::new_v4(),
+            };
+            region_lease::grant(&roles.operator, grant).await.unwrap();
+            let before = roles.trades().await;
+            roles.renewed(&new).await;
+            tokio::time::timeout(support::SOON, async { while roles.trades().await < 20 {} }).await.unwrap();
+            stop.store(true, Ordering::Relaxed);
+            before
+        };
+        let (accepted, before) = join(writing, opening).await;
+        assert_eq!(before, 0, "a write was accepted before the grant was opened");
+        let forgot: i64 = accepted.iter().skip(1).step_by(2).sum();
+        assert_eq!(forgot, 0, "a write without a guard was accepted: {accepted:?}");
+        assert_eq!(
+            roles.trades().await,
+            accepted.iter().sum::<i64>(),
+            "what writers were told is what is there"
+        );
     }
 }
 

@@ -79,7 +79,7 @@ async fn every_bad_input_is_answered_with_its_reason_and_the_queue_moves_on() {
     let quarantined = "select count(*) from trading.quarantine";
     eventually("four in quarantine", async || (world.number(quarantined).await == 4).then_some(())).await;
     assert_eq!(world.number("select count(*) from trading.quarantine where reason = ''").await, 0);
-    assert_eq!(world.in_flight().await, 0);
+    world.nothing_is_on_its_way().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,7 +147,7 @@ async fn values_at_the_limits_of_validation_are_taken_by_the_database() {
     let stored = i64::try_from(limits.len()).unwrap();
     let open = "select count(*) from trading.trades where status = 'UNMATCHED'";
     eventually("all are stored", async || (world.number(open).await == stored).then_some(())).await;
-    assert_eq!(world.in_flight().await, 0);
+    world.nothing_is_on_its_way().await;
 }
 
 /// A customer's message as inbound passes it on to ingestion.

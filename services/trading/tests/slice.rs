@@ -39,7 +39,7 @@ async fn every_trade_is_answered_once_and_nothing_is_left_behind() {
     }
     assert_eq!(verdict.epochs, [1]);
     assert_eq!(world.number("select count(*) from trading.trades where status = 'UNMATCHED'").await, 0);
-    assert_eq!(world.in_flight().await, 0);
+    world.nothing_is_on_its_way().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +75,7 @@ async fn killing_any_stage_in_the_middle_of_its_work_loses_and_doubles_nothing()
     };
     let (verdict, _pipeline) = tokio::join!(customer(&world, 100.0, 15, 0.05), kills);
     assert_good(&verdict);
-    assert_eq!(world.in_flight().await, 0);
+    world.nothing_is_on_its_way().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +113,7 @@ async fn a_fence_in_the_middle_closes_the_gate_and_the_next_epoch_finishes_the_w
     let (verdict, ()) = tokio::join!(customer(&world, 200.0, 8, 0.05), switch);
     assert_good(&verdict);
     assert_eq!(verdict.epochs, [1, 3]);
-    assert_eq!(world.in_flight().await, 0);
+    world.nothing_is_on_its_way().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,6 +158,6 @@ async fn what_was_lost_between_stages_is_replayed_after_a_grant() {
     let (status, answer) = world.hook(&core, "after-grant", epoch + 2).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["did"]["replayed"]["to_ingestion"], stored, "{answer}");
-    assert_eq!(world.in_flight().await, 0);
+    world.nothing_is_on_its_way().await;
     assert_eq!(world.answers(messages.len()).await.len(), messages.len());
 }

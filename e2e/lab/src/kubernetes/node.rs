@@ -180,6 +180,9 @@ fn kubelet_configuration(cluster: &Cluster<'_>) -> serde_json::Value {
         "volumePluginDir": folder.join("kubelet/plugins"),
         "podLogsDir": folder.join("pod-logs"),
         "serializeImagePulls": false,
+        // Images are loaded once and pulled from nowhere: on a full disk kubelet must not remove them. 100 switches that off.
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
         "evictionHard": {
             "memory.available": "100Mi",
             "nodefs.available": "0%",

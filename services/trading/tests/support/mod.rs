@@ -218,6 +218,11 @@ impl World {
         client.query_one("select in_flight from trading.in_flight", &[]).await.unwrap().get(0)
     }
 
+    /// Waits for that number to be zero: an answer may be there before the relay has noted that it sent it.
+    pub async fn nothing_is_on_its_way(&self) {
+        eventually("nothing is on its way", async || (self.in_flight().await == 0).then_some(())).await;
+    }
+
     /// A count or any other single number.
     pub async fn number(&self, query: &str) -> i64 {
         self.sql.query_one(query, &[]).await.unwrap().get(0)
