@@ -55,7 +55,7 @@ pub async fn application(facts: &Facts, region: Region) -> Result<()> {
         "region": region.name(),
         "database": {"host": place.address.to_string()},
         "broker": {"url": place.broker_url},
-        "stages": {"inbound": stage, "ingestion": stage, "core": stage},
+        "stages": {"inbound": stage, "ingestion": stage, "core": stage, "egress": stage, "outbound": stage},
     });
     Install { region, namespace: NAMESPACE, chart: "trading", shared: "trading.yaml" }
         .with(facts, &values)

@@ -106,6 +106,8 @@ fn drain_checks() -> Value {
         queue("inbound", "in"),
         queue("ingestion", "ingestion"),
         queue("core", "core"),
+        queue("egress", "egress"),
+        queue("outbound", "outbound"),
         queue("answers", "out"),
         {"name": "in-flight", "sql": {"query": "SELECT * FROM trading.in_flight"}},
     ])

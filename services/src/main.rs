@@ -34,7 +34,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Trade matching: inbound → ingestion → core → answers
+    /// Trade matching: inbound → ingestion → core → egress → outbound
     Trading {
         #[command(subcommand)]
         stage: Trading,
@@ -53,8 +53,12 @@ enum Trading {
     Inbound(Box<StageArgs>),
     /// Validates messages; refuses with a reason that names the field
     Ingestion(Box<StageArgs>),
-    /// Matches trades, writes and sends the answers, serves the operator's hooks
+    /// Matches trades, writes what it decides, serves the operator's hooks
     Core(Box<StageArgs>),
+    /// Makes the answers from what core decided
+    Egress(Box<StageArgs>),
+    /// Sends the answers to the customers' queue
+    Outbound(Box<StageArgs>),
     /// Brings database and broker of a region up to date; on a standby waits for the migrations to arrive
     Migrate(Box<MigrateArgs>),
 }
@@ -84,13 +88,11 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             return Ok(if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Trading { stage } => match stage {
-            Trading::Inbound(args) => {
-                run::from_args(StageName::Inbound, *args, shutdown::on_signal()?).await?
-            }
-            Trading::Ingestion(args) => {
-                run::from_args(StageName::Ingestion, *args, shutdown::on_signal()?).await?
-            }
-            Trading::Core(args) => run::from_args(StageName::Core, *args, shutdown::on_signal()?).await?,
+            Trading::Inbound(args) => stage(StageName::Inbound, *args).await?,
+            Trading::Ingestion(args) => stage(StageName::Ingestion, *args).await?,
+            Trading::Core(args) => stage(StageName::Core, *args).await?,
+            Trading::Egress(args) => stage(StageName::Egress, *args).await?,
+            Trading::Outbound(args) => stage(StageName::Outbound, *args).await?,
             Trading::Migrate(args) => {
                 for line in migrate::from_args(*args).await? {
                     println!("{line}");
@@ -99,4 +101,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn stage(name: StageName, args: StageArgs) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(run::from_args(name, args, shutdown::on_signal()?).await?)
 }

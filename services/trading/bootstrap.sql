@@ -7,13 +7,15 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('trading_owner', 'NOLOGIN'), ('trading_inbound', 'LOGIN'),
-                              ('trading_ingestion', 'LOGIN'), ('trading_core', 'LOGIN')) AS role(name, login)
+                              ('trading_ingestion', 'LOGIN'), ('trading_core', 'LOGIN'),
+                              ('trading_egress', 'LOGIN'), ('trading_outbound', 'LOGIN')) AS role(name, login)
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name) THEN
             EXECUTE format('CREATE ROLE %I %s', wanted.name, wanted.login);
         END IF;
     END LOOP;
-    FOREACH stage IN ARRAY ARRAY['trading_inbound', 'trading_ingestion', 'trading_core'] LOOP
+    FOREACH stage IN ARRAY ARRAY['trading_inbound', 'trading_ingestion', 'trading_core', 'trading_egress',
+                                 'trading_outbound'] LOOP
         IF NOT pg_has_role(stage, 'region_writer', 'MEMBER') THEN
             EXECUTE format('GRANT region_writer TO %I', stage);
         END IF;

@@ -154,8 +154,14 @@ fn permissions(user: &str, region: Region) -> (Value, [&'static str; 3]) {
             (json!([]), [none, r"^trade-matching\.core\.trades$", r"^trade-matching\.ingestion\.trades$"])
         }
         "tm-core" => {
-            let write = r"^trade-matching\.(in|ingestion|core|out)\.trades$";
+            let write = r"^trade-matching\.(in|ingestion|core|egress|outbound)\.trades$";
             (json!([]), [none, write, r"^trade-matching\.core\.trades$"])
+        }
+        "tm-egress" => {
+            (json!([]), [none, r"^trade-matching\.outbound\.trades$", r"^trade-matching\.egress\.trades$"])
+        }
+        "tm-outbound" => {
+            (json!([]), [none, r"^trade-matching\.out\.trades$", r"^trade-matching\.outbound\.trades$"])
         }
         "trading-migrator" => (json!([]), [ALL_OURS, ALL_OURS, ALL_OURS]),
         "region-operator" => (json!(["administrator"]), [".*", ".*", ".*"]),

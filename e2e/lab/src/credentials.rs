@@ -9,12 +9,14 @@ use crate::error::{Error, Result};
 use crate::region::Region;
 
 /// Login roles of the database that the product uses.
-pub(crate) const DATABASE_ROLES: [&str; 6] = [
+pub(crate) const DATABASE_ROLES: [&str; 8] = [
     "region_keeper",
     "region_operator",
     "trading_inbound",
     "trading_ingestion",
     "trading_core",
+    "trading_egress",
+    "trading_outbound",
     "trading_migrator",
 ];
 
@@ -22,12 +24,14 @@ pub(crate) const DATABASE_ROLES: [&str; 6] = [
 pub(crate) const REPLICATOR: &str = "lab_replicator";
 
 /// Users of the broker.
-pub(crate) const BROKER_USERS: [&str; 7] = [
+pub(crate) const BROKER_USERS: [&str; 9] = [
     "customer-submit",
     "customer-answers",
     "tm-inbound",
     "tm-ingestion",
     "tm-core",
+    "tm-egress",
+    "tm-outbound",
     "trading-migrator",
     "region-operator",
 ];

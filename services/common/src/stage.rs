@@ -1,7 +1,7 @@
 //! The stage rule, once for all stages:
 //!
-//! take a batch → one transaction {guard; the stage's store and effects; guard} → publish onward, confirmed →
-//! acknowledge the batch.
+//! take a batch → one transaction {guard; the stage's store and effects; guard} → publish onward, confirmed → (the last
+//! stage: note the delivery, guarded) → acknowledge the batch.
 //!
 //! A crash anywhere repeats a batch; ids make the repeat harmless. A batch is what is there, at once, up to a
 //! limit. A message holds one record or many. When the database refuses a batch as data, the records that it
@@ -76,6 +76,19 @@ pub trait Stage: Send + Sync + 'static {
         body: &[u8],
         reason: &str,
     ) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Whether this stage notes that the broker has what it sent, before the batch is acknowledged. It costs a
+    /// transaction of its own, so only the last stage does.
+    const NOTES_DELIVERY: bool = false;
+
+    /// Notes that the broker has confirmed all that these records sent onward. The database must take what this writes.
+    fn delivered(
+        &self,
+        _unit: &Guarded<'_>,
+        _records: &[Self::Record],
+    ) -> impl Future<Output = Result<(), DbError>> + Send {
+        async { Ok(()) }
+    }
 
     /// Called after a batch was acknowledged.
     fn batch_done(&self) {}
@@ -316,6 +329,9 @@ impl<S: Stage> Runner<S> {
             };
             link.publisher.publish_all(&onward).await?;
             self.deps.metrics.published.inc_by(onward.len() as u64);
+            if S::NOTES_DELIVERY && !batch.records.is_empty() {
+                self.note_delivery(grant, &batch.records).await?;
+            }
             let options = BasicAckOptions { multiple: true };
             link.channel
                 .basic_ack(last.delivery_tag, options)
@@ -385,6 +401,13 @@ impl<S: Stage> Runner<S> {
         let onward = if records.is_empty() { Vec::new() } else { self.stage.store(&unit, records).await? };
         unit.commit().await?;
         Ok(Stored { onward, quarantined: unreadable.len() })
+    }
+
+    async fn note_delivery(&self, grant: &Grant, records: &[S::Record]) -> Result<(), DbError> {
+        let mut connection = self.deps.database.connection().await?;
+        let unit = Guarded::begin(&mut connection, grant).await?;
+        self.stage.delivered(&unit, records).await?;
+        unit.commit().await
     }
 
     async fn refuse(&self, grant: &Grant, record: &S::Record, reason: &str) -> Result<Stored, DbError> {

@@ -81,17 +81,42 @@ create table trading.conflicts (
     trade        text   not null
 );
 
--- Core: answers to customers, written with the decision, sent by the relay.
+-- Core: what was decided and is to be told, written with the decision, sent on by the relay.
 create table trading.outbox (
-    seq         bigint generated always as identity primary key,
-    message_id  uuid   not null unique,
-    id          text   not null,
-    status      text   not null,
-    body        text   not null,
-    epoch       bigint not null,
-    sent_at     timestamptz
+    seq          bigint generated always as identity primary key,
+    message_id   uuid   not null unique,
+    id           text   not null,
+    received_ms  bigint not null,
+    status       text   not null,
+    body         text   not null,               -- the decision as JSON
+    epoch        bigint not null,
+    sent_at      timestamptz                    -- to egress
 );
 create index outbox_unsent on trading.outbox (seq) where sent_at is null;
+
+-- Decided by core, not in the customers' queue: answers on their way. Core adds, outbound takes away.
+create table trading.unanswered (
+    message_id  uuid primary key,
+    since       timestamptz not null default clock_timestamp()
+);
+
+-- Egress: answers as the customer sees them.
+create table trading.egressed (
+    message_id  uuid primary key,
+    id          text not null,
+    status      text not null,
+    body        text not null,
+    at          timestamptz not null default clock_timestamp()
+);
+
+-- Outbound: answers that were given to the customers' queue, or are about to be.
+create table trading.sent (
+    message_id  uuid primary key,
+    id          text not null,
+    status      text not null,
+    body        text not null,
+    at          timestamptz not null default clock_timestamp()
+);
 
 -- Probes: records that travel the whole pipeline and are no business.
 create table trading.probes (
@@ -104,14 +129,15 @@ create table trading.probes (
 
 select region.protect(('trading.' || name)::regclass)
   from unnest(array['inbound_raw', 'pending', 'quarantine', 'ingested', 'nacks', 'trades', 'conflicts',
-                    'outbox', 'probes']) as name;
+                    'outbox', 'unanswered', 'egressed', 'sent', 'probes']) as name;
 
--- One number for the drain check: messages stored by inbound that core has not decided, and answers not sent.
+-- One number for the drain check: messages stored by inbound that core has not decided, and answers that are not in the
+-- customers' queue.
 create view trading.in_flight as
-    select (select count(*) from trading.pending)
-         + (select count(*) from trading.outbox where sent_at is null) as in_flight;
+    select (select count(*) from trading.pending) + (select count(*) from trading.unanswered) as in_flight;
 
-grant usage on schema trading to trading_inbound, trading_ingestion, trading_core, region_operator;
+grant usage on schema trading
+    to trading_inbound, trading_ingestion, trading_core, trading_egress, trading_outbound, region_operator;
 grant select on trading.in_flight to region_operator, trading_core;
 
 grant select, insert on trading.inbound_raw to trading_inbound;
@@ -121,8 +147,13 @@ grant select, insert on trading.trades, trading.conflicts, trading.outbox to tra
 grant update (status, counterpart, epoch) on trading.trades to trading_core;
 grant update (sent_at) on trading.outbox to trading_core;
 grant select, delete on trading.pending to trading_core;
+grant select, insert on trading.unanswered to trading_core;
+grant select, insert on trading.egressed to trading_egress;
+grant select, insert on trading.sent to trading_outbound;
+grant select, delete on trading.unanswered to trading_outbound;
 -- Replay reads what the earlier stages stored.
-grant select on trading.inbound_raw, trading.ingested, trading.nacks to trading_core;
+grant select on trading.inbound_raw, trading.ingested, trading.nacks, trading.egressed to trading_core;
 grant select, insert, update (seen, last_seen) on trading.quarantine
-    to trading_inbound, trading_ingestion, trading_core;
-grant select, insert on trading.probes to trading_inbound, trading_ingestion, trading_core;
+    to trading_inbound, trading_ingestion, trading_core, trading_egress, trading_outbound;
+grant select, insert on trading.probes
+    to trading_inbound, trading_ingestion, trading_core, trading_egress, trading_outbound;

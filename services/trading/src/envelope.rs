@@ -2,13 +2,14 @@
 
 use lapin::message::Delivery;
 use lapin::types::FieldTable;
+use matching::Status;
 use serde::{Deserialize, Serialize};
 use services_common::amqp::{Outgoing, grant_headers};
 use services_common::postgres::Grant;
 use uuid::Uuid;
 
 use crate::ids;
-use crate::message::{Trade, json};
+use crate::message::{Response, Trade, json};
 use crate::parse::Refusal;
 
 /// Records in one envelope at most.
@@ -19,7 +20,7 @@ const BYTES_MAX: usize = 512 * 1024;
 /// A record on its way between stages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record<C> {
-    /// Digest of the customer's message.
+    /// Digest of the customer's message; from core on, the message id of the answer.
     pub record: Uuid,
     /// The customer's id.
     pub id: String,
@@ -49,6 +50,47 @@ pub enum Parsed {
     Nack(Refusal, String),
     /// A probe.
     Probe,
+}
+
+/// What core sends: something that was decided and is to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decided {
+    /// A trade that reached a status.
+    Trade {
+        /// The report.
+        trade: Box<Trade>,
+        /// Its status.
+        status: Status,
+        /// Reason codes and their meaning.
+        description: String,
+    },
+    /// A message that was refused.
+    Nack {
+        /// Who sent it.
+        destination: String,
+        /// Reason code, field, what was expected.
+        description: String,
+        /// The refused text.
+        text: String,
+    },
+    /// A probe.
+    Probe,
+}
+
+/// What egress sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Emitted {
+    /// An answer, as the customer will see it.
+    Answer(Response),
+    /// A probe.
+    Probe,
+}
+
+impl Emitted {
+    /// Whether it means nothing and is only to pass.
+    pub fn is_probe(&self) -> bool {
+        matches!(self, Self::Probe)
+    }
 }
 
 /// One message between stages.

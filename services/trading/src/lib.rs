@@ -1,8 +1,10 @@
 //! Trade matching: from a customer's message to the answer.
 //!
-//! inbound (stores the text) → ingestion (validates) → core (matches, writes answers) → relay (sends them).
+//! inbound (stores the text) → ingestion (validates) → core (decides; its relay sends on what it decided) → egress (makes
+//! the answers) → outbound (sends them to customers).
 
 mod core;
+mod egress;
 pub mod envelope;
 pub mod generate;
 mod ids;
@@ -11,6 +13,7 @@ mod ingestion;
 pub mod message;
 pub mod migrate;
 pub mod names;
+mod outbound;
 pub mod parse;
 pub mod run;
 mod store;

@@ -18,8 +18,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::{self, Core, hooks};
+use crate::egress::Egress;
 use crate::inbound::Inbound;
 use crate::ingestion::Ingestion;
+use crate::outbound::Outbound;
 
 /// Connections of one process: stage, relay, gate, hooks, and one to spare.
 const POOL_SIZE: usize = 6;
@@ -33,16 +35,26 @@ pub enum StageName {
     Inbound,
     /// Validates them.
     Ingestion,
-    /// Matches them and answers.
+    /// Matches them and decides.
     Core,
+    /// Makes the answers.
+    Egress,
+    /// Sends them to customers.
+    Outbound,
 }
 
 impl StageName {
-    fn word(self) -> &'static str {
+    /// All stages, in the order in which a trade passes them.
+    pub const ALL: [Self; 5] = [Self::Inbound, Self::Ingestion, Self::Core, Self::Egress, Self::Outbound];
+
+    /// The word in names of roles, users and Deployments.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
             Self::Ingestion => "ingestion",
             Self::Core => "core",
+            Self::Egress => "egress",
+            Self::Outbound => "outbound",
         }
     }
 }
@@ -168,7 +180,7 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
         metrics: stage_deps.metrics.clone(),
     });
     match name {
-        StageName::Inbound | StageName::Ingestion => health,
+        StageName::Inbound | StageName::Ingestion | StageName::Egress | StageName::Outbound => health,
         StageName::Core => health.merge(hooks::router(hooks::Hooks {
             app: deps.app.clone(),
             region: deps.region.clone(),
@@ -182,6 +194,8 @@ async fn work(name: StageName, deps: Deps, stage_deps: StageDeps, shutdown: Canc
     match name {
         StageName::Inbound => stage::run(Inbound { probe_user: deps.probe_user }, stage_deps, shutdown).await,
         StageName::Ingestion => stage::run(Ingestion, stage_deps, shutdown).await,
+        StageName::Egress => stage::run(Egress, stage_deps, shutdown).await,
+        StageName::Outbound => stage::run(Outbound, stage_deps, shutdown).await,
         StageName::Core => {
             let answers_written = Arc::new(Notify::new());
             let core = Core { answers_written: answers_written.clone() };

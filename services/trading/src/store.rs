@@ -3,7 +3,9 @@
 use services_common::postgres::{DbError, Guarded};
 use uuid::Uuid;
 
+use crate::envelope::{Emitted, Record};
 use crate::ids;
+use crate::message::json;
 
 /// Bytes of a message that are kept in quarantine.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -32,6 +34,44 @@ pub(crate) async fn quarantine(
     unit.transaction().execute(&statement, &[&digest, &stage, &reason, &bytes, &kept]).await?;
     tracing::warn!(stage, reason, bytes, "message in quarantine");
     Ok(())
+}
+
+/// Where egress keeps its answers.
+pub(crate) const EGRESSED: &str = "insert into trading.egressed (message_id, id, status, body) \
+     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
+/// Where outbound keeps its answers.
+pub(crate) const SENT: &str = "insert into trading.sent (message_id, id, status, body) \
+     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
+
+/// Keeps answers in the store of a stage; those that are there already stay as they are.
+///
+/// # Errors
+/// The database.
+pub(crate) async fn answers(
+    unit: &Guarded<'_>,
+    insert: &str,
+    records: &[Record<Emitted>],
+) -> Result<(), DbError> {
+    let (mut messages, mut ids, mut statuses, mut bodies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for record in records {
+        if let Emitted::Answer(response) = &record.content {
+            messages.push(record.record);
+            ids.push(record.id.as_str());
+            statuses.push(response.status.as_str());
+            bodies.push(json(response));
+        }
+    }
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let statement = unit.transaction().prepare_cached(insert).await?;
+    unit.transaction().execute(&statement, &[&messages, &ids, &statuses, &bodies]).await?;
+    Ok(())
+}
+
+/// The records of which a predicate on the content holds; of probes, it is the number that a person asks for.
+pub(crate) fn records_where<C>(records: &[Record<C>], is: impl Fn(&C) -> bool) -> Vec<Uuid> {
+    records.iter().filter(|record| is(&record.content)).map(|record| record.record).collect()
 }
 
 /// Notes that probes have passed a stage under the present epoch.

@@ -62,6 +62,8 @@ async fn every_bad_input_is_answered_with_its_reason_and_the_queue_moves_on() {
     world.publish(Some(&"x".repeat(100)), b"whose?").await;
     world.publish_to(names::INGESTION, None, b"no envelope").await;
     world.publish_to(names::CORE, None, b"{\"records\":7}").await;
+    world.publish_to(names::EGRESS, None, b"").await;
+    world.publish_to(names::OUTBOUND, None, &[0xff; 1000]).await;
     world.publish(Some(GOOD_ID), GOOD.as_bytes()).await;
     let other = GOOD.replacen("QAINS012", "QABRO010", 1);
     let other_id = GOOD_ID.replacen("QAINS012", "QABRO010", 1);
@@ -77,7 +79,7 @@ async fn every_bad_input_is_answered_with_its_reason_and_the_queue_moves_on() {
         assert_eq!(answer.destination, "QAINS012");
     }
     let quarantined = "select count(*) from trading.quarantine";
-    eventually("four in quarantine", async || (world.number(quarantined).await == 4).then_some(())).await;
+    eventually("six in quarantine", async || (world.number(quarantined).await == 6).then_some(())).await;
     assert_eq!(world.number("select count(*) from trading.quarantine where reason = ''").await, 0);
     world.nothing_is_on_its_way().await;
 }
@@ -165,6 +167,8 @@ async fn of_an_envelope_only_the_records_that_the_database_refuses_are_set_apart
     const INBOUND: u32 = 30;
     const INGESTION: u32 = 18;
     const CORE: u32 = 13;
+    const EGRESS: u32 = 16;
+    const OUTBOUND: u32 = 17;
     const CORE_AND_ANSWER: u32 = 7;
     let world = World::open().await;
     // A database that is stricter than validation.
@@ -172,6 +176,8 @@ async fn of_an_envelope_only_the_records_that_the_database_refuses_are_set_apart
         "alter table trading.ingested add check (id not like '%-{INGESTION}');
          alter table trading.trades add check (trade_id not in ('{CORE}', '{CORE_AND_ANSWER}'));
          alter table trading.outbox add check (id not like '%-{CORE_AND_ANSWER}');
+         alter table trading.egressed add check (id not like '%-{EGRESS}');
+         alter table trading.sent add check (id not like '%-{OUTBOUND}');
          alter table trading.inbound_raw add check (correlation_id not like '%-{INBOUND}');"
     );
     world.sql.batch_execute(&strict).await.unwrap();
@@ -207,14 +213,14 @@ async fn of_an_envelope_only_the_records_that_the_database_refuses_are_set_apart
     }
     eventually("nothing is left", async || (world.in_flight().await == 0).then_some(())).await;
     assert_eq!(world.number("select count(*) from trading.trades where status = 'MATCHED'").await, 36);
-    for (stage, records) in [("inbound", 2), ("ingestion", 2), ("core", 4)] {
+    for (stage, records) in [("inbound", 2), ("ingestion", 2), ("core", 4), ("egress", 2), ("outbound", 2)] {
         let quarantined = format!(
             "select count(*) from trading.quarantine where stage = '{stage}' and reason like '%23514%'"
         );
         assert_eq!(world.number(&quarantined).await, records, "{stage}");
     }
     let elsewhere = "select count(*) from trading.quarantine";
-    assert_eq!(world.number(elsewhere).await, 8);
+    assert_eq!(world.number(elsewhere).await, 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,8 @@ pub(crate) fn apply(cluster: &Cluster<'_>, credentials: &Credentials, peer_kubec
         ("inbound", "trading_inbound", "tm-inbound"),
         ("ingestion", "trading_ingestion", "tm-ingestion"),
         ("core", "trading_core", "tm-core"),
+        ("egress", "trading_egress", "tm-egress"),
+        ("outbound", "trading_outbound", "tm-outbound"),
         ("migrator", "trading_migrator", "trading-migrator"),
     ] {
         let password = credentials.database(database)?;

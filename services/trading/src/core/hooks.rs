@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::replay;
-use crate::names;
+use crate::{names, outbound};
 
 /// A hook answers within this time, whatever happens.
 const HOOK_DEADLINE: Duration = Duration::from_secs(25);
@@ -174,7 +174,7 @@ impl Hooks {
         Ok(json!({ "inFlightBefore": before, "replayed": replayed, "inFlightAfter": after }))
     }
 
-    /// Sends a probe into the first queue and waits until core has seen it under the call's epoch.
+    /// Sends a probe into the first queue and waits until the last stage has seen it under the call's epoch.
     async fn probe(&self, call: &Call) -> Result<Value, NotDone> {
         let grant = self.grant(call, Needs::Intake).await?;
         let probe = Uuid::new_v4();
@@ -191,7 +191,7 @@ impl Hooks {
         let until = Instant::now() + SETTLE_DEADLINE;
         loop {
             let stages = self.stages_passed(probe).await?;
-            if let Some((_, epoch)) = stages.iter().find(|(stage, _)| stage == super::STAGE) {
+            if let Some((_, epoch)) = stages.iter().find(|(stage, _)| stage == outbound::STAGE) {
                 let names: Vec<_> = stages.iter().map(|(stage, _)| stage.as_str()).collect();
                 return Ok(json!({ "probe": probe, "epoch": epoch, "stages": names }));
             }

@@ -20,8 +20,8 @@ use services_common::stage::Stage;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::envelope::{Parsed, Record, unpack};
-use crate::message::{NACK, Response, Trade, json};
+use crate::envelope::{Decided, Parsed, Record, pack, unpack};
+use crate::message::{NACK, Trade, json};
 use crate::parse::{Refusal, RefusalCode};
 use crate::{ids, ingestion, names, store};
 
@@ -56,7 +56,8 @@ impl Stage for Core {
     async fn store(&self, unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<Vec<Outgoing>, DbError> {
         decide(unit, records).await?;
         store::probes_passed(unit, STAGE, &ingestion::probes(records)).await?;
-        Ok(Vec::new())
+        let probes: Vec<Record<Decided>> = records.iter().filter_map(probe).collect();
+        Ok(pack(names::EGRESS, &probes, unit.grant()))
     }
 
     async fn refuse(
@@ -87,11 +88,25 @@ struct Report {
     trade: Trade,
 }
 
-/// An answer to be sent.
+/// An answer to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     message_id: Uuid,
-    response: Response,
+    /// The customer's id.
+    id: String,
+    received_ms: i64,
+    decided: Decided,
+}
+
+/// A probe passes core without leaving anything to be told.
+fn probe(record: &Record<Parsed>) -> Option<Record<Decided>> {
+    let Record { record, id, received_ms, content } = record;
+    (*content == Parsed::Probe).then(|| Record {
+        record: *record,
+        id: id.clone(),
+        received_ms: *received_ms,
+        content: Decided::Probe,
+    })
 }
 
 /// What a batch changes.
@@ -195,28 +210,22 @@ fn answer(report: &Report, identity: &Identity, outcome: &Outcome) -> Answer {
             format!("MISMATCHED: {}", codes.join(", "))
         }
     };
-    let response = Response {
+    Answer {
+        message_id: ids::answer(identity.trade_date, &identity.id, status),
         id: identity.id.clone(),
-        timestamp: report.received_ms,
-        status: status.word().to_owned(),
-        description,
-        destination: report.trade.sender.clone(),
-        message: report.trade.text(status),
-    };
-    Answer { message_id: ids::answer(identity.trade_date, &identity.id, status), response }
+        received_ms: report.received_ms,
+        decided: Decided::Trade { trade: Box::new(report.trade.clone()), status, description },
+    }
 }
 
 fn refused(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: String) -> Answer {
-    let response = Response {
+    let decided = Decided::Nack {
         // The sender is the first part of the id; with anything else there is nobody better to name.
         destination: id.split('-').next().unwrap_or_default().to_owned(),
-        id: id.to_owned(),
-        timestamp: received_ms,
-        status: NACK.to_owned(),
         description: refusal.description(),
-        message: text,
+        text,
     };
-    Answer { message_id: ids::nack(record), response }
+    Answer { message_id: ids::nack(record), id: id.to_owned(), received_ms, decided }
 }
 
 fn conflict(report: &Report) -> Answer {
@@ -241,14 +250,18 @@ fn unstorable(record: &Record<Parsed>) -> Option<Answer> {
 }
 
 impl Answer {
-    fn body(&self) -> String {
-        json(&self.response)
+    fn status(&self) -> &'static str {
+        match &self.decided {
+            Decided::Trade { status, .. } => status.word(),
+            Decided::Nack { .. } | Decided::Probe => NACK,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envelope::Emitted;
 
     fn report(sender: &str, number: &str, price: &str, received_ms: i64) -> Report {
         let body = format!(
@@ -274,7 +287,12 @@ mod tests {
             for (report, status, _) in changes.new {
                 stored.insert(report.trade.side().unwrap().identity().clone(), (report, status));
             }
-            answers.extend(changes.answers.iter().map(|answer| (answer.message_id, answer.body())));
+            answers.extend(changes.answers.iter().map(|answer| {
+                let Answer { message_id, id, received_ms, decided } = answer.clone();
+                let decided = Record { record: message_id, id, received_ms, content: decided };
+                let Emitted::Answer(response) = crate::egress::emitted(decided).content else { panic!() };
+                (message_id, json(&response))
+            }));
         }
         answers.sort();
         answers

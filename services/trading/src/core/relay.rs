@@ -1,10 +1,10 @@
-//! The relay: sends the answers that core has written. Each answer is a row, and keeps its bytes and its id for
+//! The relay: sends on what core has decided. Each decision is a row, and keeps its bytes and its id for
 //! ever, so sending one again is a repeat and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use services_common::amqp::{Outgoing, Publisher, grant_headers};
+use services_common::amqp::Publisher;
 use services_common::backoff::Backoff;
 use services_common::gate::{Gate, Needs};
 use services_common::postgres::{DbError, Grant, Guarded};
@@ -12,19 +12,21 @@ use services_common::stage::{StageDeps, StageError, admitted, withdrawn};
 use services_common::telemetry::chain;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
+use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::envelope::{Decided, Record, pack};
 use crate::names;
 
-/// Answers in one round at most.
+/// Decisions in one round at most.
 const ROUND_LIMIT: i64 = 500;
-/// Looks for answers that other instances left, when nobody says that there are new ones.
+/// Looks for what other instances left, when nobody says that there is something new.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Sending happens inside a transaction, so it must be well below the transaction's limit.
 const SEND_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Sends answers until shutdown, while the gate admits core.
+/// Sends until shutdown, while the gate admits core.
 pub(crate) async fn run(deps: StageDeps, answers_written: Arc<Notify>, shutdown: CancellationToken) {
     let mut gate = deps.gate.watch();
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -72,48 +74,61 @@ async fn relay(
     }
 }
 
-/// Takes unsent answers, sends them, marks them as sent. Rows that another instance has taken are passed over.
+/// Takes unsent decisions, sends them, marks them as sent. Rows that another instance has taken are passed over.
 ///
 /// The rows were committed before this transaction began and the guard held when it did, so what is sent was
 /// written under a grant that reached this database. A crash before the commit sends them again.
 async fn round(deps: &StageDeps, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
     let mut connection = deps.database.connection().await?;
     let unit = Guarded::begin(&mut connection, grant).await?;
-    let (numbers, answers) = take_unsent(&unit).await?;
-    if answers.is_empty() {
+    let (numbers, decided) = take_unsent(&unit).await?;
+    if decided.is_empty() {
         return Ok(0);
     }
-    timeout(SEND_DEADLINE, publisher.publish_all(&answers)).await.map_err(|_| StageError::Deadline {
-        queue: names::OUT.to_owned(),
+    let messages = pack(names::EGRESS, &decided, unit.grant());
+    timeout(SEND_DEADLINE, publisher.publish_all(&messages)).await.map_err(|_| StageError::Deadline {
+        queue: names::EGRESS.to_owned(),
         seconds: SEND_DEADLINE.as_secs(),
     })??;
     mark_sent(&unit, &numbers).await?;
     unit.commit().await?;
-    deps.metrics.published.inc_by(answers.len() as u64);
-    Ok(answers.len())
+    deps.metrics.published.inc_by(messages.len() as u64);
+    Ok(decided.len())
 }
 
-/// Unsent answers with their numbers, locked until the transaction ends.
-async fn take_unsent(unit: &Guarded<'_>) -> Result<(Vec<i64>, Vec<Outgoing>), DbError> {
-    let take = "select seq, message_id, id, body from trading.outbox where sent_at is null \
+/// Unsent decisions with their numbers, locked until the transaction ends.
+async fn take_unsent(unit: &Guarded<'_>) -> Result<(Vec<i64>, Vec<Record<Decided>>), DbError> {
+    let take = "select seq, message_id, id, received_ms, body from trading.outbox where sent_at is null \
                 order by seq limit $1 for update skip locked";
     let statement = unit.transaction().prepare_cached(take).await?;
     let rows = unit.transaction().query(&statement, &[&ROUND_LIMIT]).await?;
-    let headers = grant_headers(unit.grant());
-    let (mut numbers, mut answers) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    let (mut numbers, mut decided) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in &rows {
-        let (message_id, body): (Uuid, String) = (row.try_get("message_id")?, row.try_get("body")?);
-        numbers.push(row.try_get("seq")?);
-        answers.push(Outgoing {
-            exchange: names::OUT.to_owned(),
-            body: body.into_bytes(),
-            message_id: message_id.to_string(),
-            correlation_id: Some(row.try_get("id")?),
-            headers: headers.clone(),
-            user_id: None,
-        });
+        if let Some(record) = read(row)? {
+            numbers.push(row.try_get("seq")?);
+            decided.push(record);
+        }
     }
-    Ok((numbers, answers))
+    Ok((numbers, decided))
+}
+
+/// A row of the outbox as the record that travels. One that this program cannot read, an older one's perhaps, is left where
+/// it is and stops no other: it counts as on its way until a person has looked.
+///
+/// # Errors
+/// The row has not the columns that it should.
+pub(super) fn read(row: &Row) -> Result<Option<Record<Decided>>, DbError> {
+    let (record, body): (Uuid, &str) = (row.try_get("message_id")?, row.try_get("body")?);
+    match serde_json::from_str(body) {
+        Ok(content) => {
+            let (id, received_ms) = (row.try_get("id")?, row.try_get("received_ms")?);
+            Ok(Some(Record { record, id, received_ms, content }))
+        }
+        Err(error) => {
+            tracing::error!(message_id = %record, %error, "a decision in the outbox is not readable: it is not sent");
+            Ok(None)
+        }
+    }
 }
 
 async fn mark_sent(unit: &Guarded<'_>, numbers: &[i64]) -> Result<(), DbError> {

@@ -1,4 +1,5 @@
-//! Replay: sends again what inbound has stored and core has not decided. Work grows with what is missing.
+//! Replay: sends again what inbound has stored and core has not decided, and what core has decided and no customer's queue
+//! has. Work grows with what is missing.
 
 use serde::Serialize;
 use services_common::amqp::Publisher;
@@ -6,9 +7,10 @@ use services_common::postgres::{DbError, Grant, Guarded};
 use services_common::stage::{StageDeps, StageError};
 use uuid::Uuid;
 
-use crate::envelope::{Parsed, Raw, Record, pack};
+use super::relay;
+use crate::envelope::{Decided, Emitted, Parsed, Raw, Record, pack};
 use crate::parse::{Refusal, RefusalCode};
-use crate::{inbound, names};
+use crate::{egress, inbound, names};
 
 /// Records in one page.
 const PAGE: i64 = 500;
@@ -20,6 +22,10 @@ pub(crate) struct Replayed {
     pub(crate) to_ingestion: usize,
     /// Stored by ingestion, not decided by core.
     pub(crate) to_core: usize,
+    /// Decided by core, unknown to egress.
+    pub(crate) to_egress: usize,
+    /// Stored by egress, not in the customers' queue.
+    pub(crate) to_outbound: usize,
 }
 
 const PENDING: &str = "select pending.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
@@ -30,21 +36,65 @@ const PENDING: &str = "select pending.record, raw.correlation_id, raw.received_m
      left join trading.nacks using (record) \
      where pending.record > $1 order by pending.record limit $2";
 
-/// Sends every pending record into the stage that it did not reach, through the normal path.
+/// Sent ones only: the relay sends the others by itself.
+const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, \
+        egressed.message_id is not null as egressed \
+     from trading.unanswered \
+     join trading.outbox using (message_id) \
+     left join trading.egressed using (message_id) \
+     where outbox.message_id > $1 and outbox.sent_at is not null order by outbox.message_id limit $2";
+
+/// Sends every record that is on its way into the stage that it did not reach, through the normal path.
 ///
 /// # Errors
 /// Database or broker; what was sent by then is harmless, and calling again completes it.
 pub(crate) async fn replay(deps: &StageDeps, grant: &Grant) -> Result<Replayed, StageError> {
     let publisher = deps.broker.publisher().await?;
-    let (mut replayed, mut after) = (Replayed::default(), Uuid::nil());
-    loop {
-        let (raw, parsed, last) = page(deps, grant, after).await?;
-        let Some(last) = last else { return Ok(replayed) };
+    let (mut replayed, mut after) = (Replayed::default(), Some(Uuid::nil()));
+    while let Some(from) = after {
+        let (raw, parsed, last) = page(deps, grant, from).await?;
         send(&publisher, grant, &raw, &parsed).await?;
         replayed.to_ingestion += raw.len();
         replayed.to_core += parsed.len();
         after = last;
     }
+    after = Some(Uuid::nil());
+    while let Some(from) = after {
+        let unanswered = unanswered(deps, grant, from).await?;
+        publisher.publish_all(&pack(names::EGRESS, &unanswered.decided, grant)).await?;
+        publisher.publish_all(&pack(names::OUTBOUND, &unanswered.emitted, grant)).await?;
+        replayed.to_egress += unanswered.decided.len();
+        replayed.to_outbound += unanswered.emitted.len();
+        after = unanswered.last;
+    }
+    Ok(replayed)
+}
+
+/// One page of what core has decided and no customer's queue has.
+#[derive(Default)]
+struct Unanswered {
+    decided: Vec<Record<Decided>>,
+    emitted: Vec<Record<Emitted>>,
+    last: Option<Uuid>,
+}
+
+async fn unanswered(deps: &StageDeps, grant: &Grant, after: Uuid) -> Result<Unanswered, DbError> {
+    let mut connection = deps.database.connection().await?;
+    let unit = Guarded::begin(&mut connection, grant).await?;
+    let statement = unit.transaction().prepare_cached(UNANSWERED).await?;
+    let rows = unit.transaction().query(&statement, &[&after, &PAGE]).await?;
+    let mut page = Unanswered::default();
+    for row in &rows {
+        page.last = Some(row.try_get("message_id")?);
+        let Some(decided) = relay::read(row)? else { continue };
+        // What egress has stored is what it would make again from the decision.
+        if row.try_get("egressed")? {
+            page.emitted.push(egress::emitted(decided));
+        } else {
+            page.decided.push(decided);
+        }
+    }
+    Ok(page)
 }
 
 async fn send(
@@ -93,7 +143,7 @@ fn read_refusal(text: &str) -> Refusal {
     serde_json::from_str(text).unwrap_or_else(|_| Refusal::whole(RefusalCode::Malformed, text))
 }
 
-/// Messages stored by inbound that core has not decided, plus answers not sent.
+/// Messages stored by inbound that core has not decided, plus answers that are not in the customers' queue.
 ///
 /// # Errors
 /// The database; no number is not zero.

@@ -199,18 +199,18 @@ async fn insert_answers(unit: &Guarded<'_>, answers: &[Answer]) -> Result<(), Db
     let mut answers: Vec<_> = answers.iter().collect();
     answers.sort_by_key(|answer| answer.message_id);
     let messages: Vec<Uuid> = answers.iter().map(|answer| answer.message_id).collect();
-    let ids: Vec<&str> = answers.iter().map(|answer| answer.response.id.as_str()).collect();
-    let statuses: Vec<&str> = answers.iter().map(|answer| answer.response.status.as_str()).collect();
-    let bodies: Vec<String> = answers.iter().map(|answer| answer.body()).collect();
-    let statement = unit
-        .transaction()
-        .prepare_cached(
-            "insert into trading.outbox (message_id, id, status, body, epoch) \
-             select *, $5::bigint from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) \
-             on conflict (message_id) do nothing",
-        )
-        .await?;
+    let ids: Vec<&str> = answers.iter().map(|answer| answer.id.as_str()).collect();
+    let received: Vec<i64> = answers.iter().map(|answer| answer.received_ms).collect();
+    let statuses: Vec<&str> = answers.iter().map(|answer| answer.status()).collect();
+    let bodies: Vec<String> = answers.iter().map(|answer| json(&answer.decided)).collect();
+    let statement = unit.transaction().prepare_cached(INSERT_ANSWERS).await?;
     let epoch = unit.epoch();
-    unit.transaction().execute(&statement, &[&messages, &ids, &statuses, &bodies, &epoch]).await?;
+    unit.transaction().execute(&statement, &[&messages, &ids, &received, &statuses, &bodies, &epoch]).await?;
     Ok(())
 }
+
+const INSERT_ANSWERS: &str = "with fresh as ( \
+        insert into trading.outbox (message_id, id, received_ms, status, body, epoch) \
+        select *, $6::bigint from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[]) \
+        on conflict (message_id) do nothing returning message_id) \
+     insert into trading.unanswered (message_id) select message_id from fresh";

@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use lab::temporary::{Postgres, RabbitMq};
 use lapin::BasicProperties;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions,
+};
 use lapin::types::FieldTable;
 use region_lease::{ConnectOptions, Fence, Guard, NewGrant, Opened};
 use services_common::amqp::{Broker, BrokerConfig};
@@ -171,16 +173,12 @@ impl World {
 
     /// Starts a stage of this region, with the role that it has in production.
     pub async fn stage(&self, stage: StageName) -> Process {
-        let role = match stage {
-            StageName::Inbound => "trading_inbound",
-            StageName::Ingestion => "trading_ingestion",
-            StageName::Core => "trading_core",
-        };
+        let role = format!("trading_{}", stage.word());
         let deps = Deps {
             app: APP.into(),
             region: REGION.into(),
-            database: Database::new(&database_options(&self.name, role).writer(), 6).unwrap(),
-            broker: broker_config(&self.name, role),
+            database: Database::new(&database_options(&self.name, &role).writer(), 6).unwrap(),
+            broker: broker_config(&self.name, &role),
             broker_user: "guest".into(),
             probe_user: "guest".into(),
         };
@@ -201,7 +199,7 @@ impl World {
     /// One process of each stage.
     pub async fn pipeline(&self) -> Vec<Process> {
         let mut processes = Vec::new();
-        for stage in [StageName::Inbound, StageName::Ingestion, StageName::Core] {
+        for stage in StageName::ALL {
             processes.push(self.stage(stage).await);
         }
         processes
@@ -256,6 +254,13 @@ impl World {
     pub async fn publish_bytes(&self, flags: u16, properties: &[u8], body: &[u8]) {
         let (_, broker) = servers();
         raw_amqp::publish(broker.amqp_port(), &self.name, names::IN, (flags, properties), body).await;
+    }
+
+    /// Throws away what waits in a queue, as the loss of its broker would; answers how many messages there were.
+    pub async fn purge(&self, queue: &str) -> u32 {
+        let broker = Broker::new(broker_config(&self.name, "purge"));
+        let channel = broker.channel().await.unwrap();
+        channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.unwrap()
     }
 
     /// Reads answers until there are `count` different ids.

@@ -1,0 +1,86 @@
+//! The outbound gateway: sends each answer to the customers' queue as a message of its own.
+
+use lapin::message::Delivery;
+use services_common::amqp::{Outgoing, grant_headers};
+use services_common::gate::Needs;
+use services_common::postgres::{DbError, Guarded};
+use services_common::stage::Stage;
+use uuid::Uuid;
+
+use crate::envelope::{Emitted, Record, unpack};
+use crate::message::json;
+use crate::{names, store};
+
+/// Name of the stage in quarantine and probes; the last one that a probe passes.
+pub(crate) const STAGE: &str = "outbound";
+
+/// The outbound stage.
+pub(crate) struct Outbound;
+
+impl Stage for Outbound {
+    type Record = Record<Emitted>;
+
+    const NOTES_DELIVERY: bool = true;
+
+    fn queue(&self) -> &'static str {
+        names::OUTBOUND
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Core
+    }
+
+    fn batch_limit(&self) -> usize {
+        8
+    }
+
+    fn read(&self, message: &Delivery) -> Result<Vec<Record<Emitted>>, String> {
+        unpack(message)
+    }
+
+    async fn store(&self, unit: &Guarded<'_>, records: &[Record<Emitted>]) -> Result<Vec<Outgoing>, DbError> {
+        store::probes_passed(unit, STAGE, &store::records_where(records, Emitted::is_probe)).await?;
+        store::answers(unit, store::SENT, records).await?;
+        Ok(answers(unit, records))
+    }
+
+    /// The answer is sent all the same: what is missing is only this stage's copy.
+    async fn refuse(
+        &self,
+        unit: &Guarded<'_>,
+        record: &Record<Emitted>,
+        reason: &str,
+    ) -> Result<Vec<Outgoing>, DbError> {
+        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        Ok(answers(unit, std::slice::from_ref(record)))
+    }
+
+    async fn quarantine(&self, unit: &Guarded<'_>, body: &[u8], reason: &str) -> Result<(), DbError> {
+        store::quarantine(unit, STAGE, body, reason).await
+    }
+
+    /// Only now the customers' queue has them: until then an answer counts as on its way, and a replay sends it again.
+    async fn delivered(&self, unit: &Guarded<'_>, records: &[Record<Emitted>]) -> Result<(), DbError> {
+        let answered: Vec<Uuid> = store::records_where(records, |content| !content.is_probe());
+        let done = "delete from trading.unanswered where message_id = any($1)";
+        let statement = unit.transaction().prepare_cached(done).await?;
+        unit.transaction().execute(&statement, &[&answered]).await?;
+        Ok(())
+    }
+}
+
+fn answers(unit: &Guarded<'_>, records: &[Record<Emitted>]) -> Vec<Outgoing> {
+    let headers = grant_headers(unit.grant());
+    let answer = |record: &Record<Emitted>| match &record.content {
+        Emitted::Probe => None,
+        Emitted::Answer(response) => Some(Outgoing {
+            exchange: names::OUT.to_owned(),
+            body: json(response).into_bytes(),
+            message_id: record.record.to_string(),
+            correlation_id: Some(record.id.clone()),
+            headers: headers.clone(),
+            user_id: None,
+        }),
+    };
+    records.iter().filter_map(answer).collect()
+}
