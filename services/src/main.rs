@@ -88,11 +88,11 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             return Ok(if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Trading { stage } => match stage {
-            Trading::Inbound(args) => stage(StageName::Inbound, *args).await?,
-            Trading::Ingestion(args) => stage(StageName::Ingestion, *args).await?,
-            Trading::Core(args) => stage(StageName::Core, *args).await?,
-            Trading::Egress(args) => stage(StageName::Egress, *args).await?,
-            Trading::Outbound(args) => stage(StageName::Outbound, *args).await?,
+            Trading::Inbound(args) => run_stage(StageName::Inbound, *args).await?,
+            Trading::Ingestion(args) => run_stage(StageName::Ingestion, *args).await?,
+            Trading::Core(args) => run_stage(StageName::Core, *args).await?,
+            Trading::Egress(args) => run_stage(StageName::Egress, *args).await?,
+            Trading::Outbound(args) => run_stage(StageName::Outbound, *args).await?,
             Trading::Migrate(args) => {
                 for line in migrate::from_args(*args).await? {
                     println!("{line}");
@@ -103,6 +103,6 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stage(name: StageName, args: StageArgs) -> Result<(), Box<dyn std::error::Error>> {
+async fn run_stage(name: StageName, args: StageArgs) -> Result<(), Box<dyn std::error::Error>> {
     Ok(run::from_args(name, args, shutdown::on_signal()?).await?)
 }
