@@ -1,177 +1,147 @@
-//! The rules of matching, and that they hold for every order of arrival, repetition and restart.
+//! That the rules hold for every order of arrival, repetition, version, crash and restart.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: failing is how they report")]
 
-use std::collections::HashMap;
+mod support;
 
-use jiff::civil::{Date, date};
-use matching::{
-    Book, Decision, Difference, Identity, Indicator, Known, MatchKey, Outcome, Side, Status, Terms,
-};
+use matching::{Action, Book, Digester, SettlementTerms, Status, TradeTerms};
 use proptest::prelude::*;
-use rust_decimal::Decimal;
+use support::oracle::{Application, Oracle};
+use support::{Batch, Message, Sided, Store, USUAL, compare};
 
-const DAY: Date = date(2026, 2, 9);
+/// Cases of each property. `cargo xtask bench matching` runs a million against the same oracle.
+const CASES: u32 = 10_000;
 
-fn key(trade: &str, trade_date: Date) -> MatchKey {
-    MatchKey {
-        im: "QAINS012".into(),
-        broker: "QABRO010".into(),
-        trade: trade.into(),
-        indicator: Indicator::Buy,
-        trade_date,
-        settlement_date: date(2026, 2, 11),
-    }
+fn messages(most: usize) -> impl Strategy<Value = Vec<Message>> {
+    prop::collection::vec(any::<u64>().prop_map(Message::drawn), 0..most)
 }
 
-fn terms(security: &str, cents: i64, quantity: i32) -> Terms {
-    Terms { security: security.into(), price: Decimal::new(cents, 2), quantity }
+fn histories() -> impl Strategy<Value = Vec<Batch>> {
+    let batch = (any::<u64>(), prop::collection::vec(any::<u64>(), 0..7));
+    prop::collection::vec(batch.prop_map(|(number, messages)| Batch::drawn(number, &messages)), 0..6)
 }
 
-fn side(sender: &str, key: MatchKey, terms: Terms) -> Side {
-    let content =
-        format!("{sender} {key:?} {} {} {}", terms.security, terms.price.normalize(), terms.quantity);
-    Side::new(sender.into(), key, terms, content).unwrap()
-}
-
-#[test]
-fn two_reports_with_equal_terms_match() {
-    let mut book = Book::default();
-    let first = side("QAINS012", key("1", DAY), terms("AMZN", 1850, 2));
-    assert_eq!(book.take(first.clone()), Decision::Open);
-    let decision = book.take(side("QABRO010", key("1", DAY), terms("AMZN", 1850, 2)));
-    assert_eq!(
-        decision,
-        Decision::Paired { counterpart: Box::new(first.clone()), outcome: Outcome::Matched }
-    );
-    assert_eq!(book.status(first.identity()), Some(Status::Matched));
-}
-
-#[test]
-fn prices_are_compared_by_value_not_by_digits() {
-    let mut book = Book::default();
-    book.take(side("QAINS012", key("1", DAY), terms("AMZN", 1850, 2)));
-    let same_price = Terms { price: Decimal::new(185, 1), ..terms("AMZN", 0, 2) };
-    let decision = book.take(side("QABRO010", key("1", DAY), same_price));
-    assert!(matches!(decision, Decision::Paired { outcome: Outcome::Matched, .. }), "{decision:?}");
-}
-
-#[test]
-fn a_mismatch_names_every_term_that_differs() {
-    let outcome = Outcome::of(&terms("AMZN", 1850, 2), &terms("MSFT", 1850, 1));
-    assert_eq!(outcome, Outcome::Mismatched(vec![Difference::Security, Difference::Quantity]));
-}
-
-#[test]
-fn another_settlement_date_is_another_trade() {
-    let mut book = Book::default();
-    book.take(side("QAINS012", key("1", DAY), terms("AMZN", 1850, 2)));
-    let later = MatchKey { settlement_date: date(2026, 2, 12), ..key("1", DAY) };
-    assert_eq!(book.take(side("QABRO010", later, terms("AMZN", 1850, 2))), Decision::Open);
-}
-
-#[test]
-fn an_id_may_return_on_another_day() {
-    let mut book = Book::default();
-    book.take(side("QAINS012", key("1", DAY), terms("AMZN", 1850, 2)));
-    let tomorrow = side("QAINS012", key("1", date(2026, 2, 10)), terms("AMZN", 1850, 2));
-    assert_eq!(book.take(tomorrow), Decision::Open);
-}
-
-#[test]
-fn the_same_report_again_changes_nothing_and_another_content_is_a_conflict() {
-    let mut book = Book::default();
-    let report = side("QAINS012", key("1", DAY), terms("AMZN", 1850, 2));
-    book.take(report.clone());
-    assert_eq!(book.take(report), Decision::Repeat);
-    assert_eq!(book.take(side("QAINS012", key("1", DAY), terms("AMZN", 1851, 2))), Decision::Conflict);
-}
-
-#[test]
-fn a_third_party_cannot_report() {
-    let refused = Side::new("MSAI0199".into(), key("1", DAY), terms("AMZN", 1850, 2), String::new());
-    assert_eq!(refused, Err(matching::NotAParty));
-}
-
-/// The rules again, written as plainly as possible: all reports of a key are looked at together.
-fn oracle(sides: &[Side]) -> HashMap<Identity, Status> {
-    sides
-        .iter()
-        .map(|side| {
-            let other =
-                sides.iter().find(|other| other.key() == side.key() && other.sender() != side.sender());
-            let status = match other {
-                None => Status::Unmatched,
-                Some(other) if other.terms() == side.terms() => Status::Matched,
-                Some(_) => Status::Mismatched,
-            };
-            (side.identity().clone(), status)
-        })
-        .collect()
-}
-
-/// Distinct reports: few trades, both senders, few terms, so that every situation is common.
-fn reports() -> impl Strategy<Value = Vec<Side>> {
-    let report = (0..6u8, 0..2u8, any::<bool>(), 0..2i64, 1..3i32, any::<bool>(), any::<bool>());
-    prop::collection::vec(report, 0..24).prop_map(|drawn| {
-        let mut sides: HashMap<Identity, Side> = HashMap::new();
-        for (trade, day, from_im, cents, quantity, sell, late) in drawn {
-            let mut key = key(&trade.to_string(), date(2026, 2, 9 + i8::try_from(day).unwrap()));
-            if sell {
-                key.indicator = Indicator::Sell;
+/// First reports only, each side once, in an order that says nothing, and then all of them twice in any order.
+fn arrivals(application: Application) -> impl Strategy<Value = (Vec<Message>, Vec<Message>)> {
+    messages(20).prop_flat_map(move |drawn| {
+        let oracle = Oracle::new(application);
+        let mut sides: Vec<Message> = Vec::new();
+        for message in drawn {
+            let message = Message { version: 1, action: Action::State, ..message };
+            if !sides.iter().any(|known| oracle.same_side(known, &message)) {
+                sides.push(message);
             }
-            if late {
-                key.settlement_date = date(2026, 2, 13);
-            }
-            let sender = if from_im { "QAINS012" } else { "QABRO010" };
-            let side = side(sender, key, terms("AMZN", 1850 + cents, quantity));
-            sides.entry(side.identity().clone()).or_insert(side);
         }
-        let mut sides: Vec<_> = sides.into_values().collect();
-        sides.sort_by(|left, right| left.identity().cmp(right.identity()));
-        sides
+        let twice: Vec<Message> = sides.iter().chain(&sides).copied().collect();
+        (Just(sides), Just(twice).prop_shuffle())
     })
 }
 
-proptest! {
-    /// Any order, with repeats, cut into batches between which only the stored state survives.
-    #[test]
-    fn every_order_repetition_and_restart_ends_as_the_oracle_says(
-        (sides, arrivals) in reports().prop_flat_map(|sides| {
-            let twice: Vec<_> = sides.iter().chain(&sides).cloned().collect();
-            (Just(sides), Just(twice).prop_shuffle())
-        }),
-        batch in 1..7usize,
-    ) {
-        let mut stored: HashMap<Identity, Known> = HashMap::new();
-        for arrivals in arrivals.chunks(batch) {
-            let mut book = Book::new(stored.values().cloned());
-            for side in arrivals {
-                let repeat = stored.contains_key(side.identity());
-                match book.take(side.clone()) {
-                    Decision::Open => {
-                        prop_assert!(!repeat);
-                        stored.insert(side.identity().clone(), Known { side: side.clone(), status: Status::Unmatched });
-                    }
-                    Decision::Paired { counterpart, outcome } => {
-                        prop_assert!(!repeat);
-                        let status = outcome.status();
-                        prop_assert_eq!(stored[counterpart.identity()].status, Status::Unmatched);
-                        stored.insert(counterpart.identity().clone(), Known { side: *counterpart, status });
-                        stored.insert(side.identity().clone(), Known { side: side.clone(), status });
-                    }
-                    Decision::Repeat => prop_assert!(repeat),
-                    Decision::Conflict => prop_assert!(false, "distinct reports never conflict"),
-                }
-            }
+/// Where each side stands once everything has arrived: all sides of a key are looked at together, in no order at all.
+fn once_all_arrived(application: Application, sides: &[Message]) -> Vec<Status> {
+    let oracle = Oracle::new(application);
+    let status = |message: &Message| {
+        let other =
+            sides.iter().find(|other| other.sender != message.sender && oracle.same_key(other, message));
+        match other.map(|other| oracle.disagreements(other, message).is_empty()) {
+            None => Status::Unmatched,
+            Some(false) => Status::Mismatched,
+            Some(true) if application == Application::Trades => Status::Matched,
+            Some(true) => Status::Settled,
         }
-        let result: HashMap<_, _> = stored.into_iter().map(|(identity, known)| (identity, known.status)).collect();
-        prop_assert_eq!(result, oracle(&sides));
+    };
+    sides.iter().map(status).collect()
+}
+
+/// Where the sides stand after the arrivals, decided in batches between which only what was stored survives.
+fn decided<T: Sided>(sides: &[Message], arrivals: &[Message], batch: usize) -> Vec<Status> {
+    let mut digester = Digester::new(1);
+    let mut store = Store::<T>(Vec::new());
+    for arrivals in arrivals.chunks(batch) {
+        let mut book = Book::new(store.0.iter().copied());
+        let sides: Vec<_> = arrivals.iter().map(|message| T::side(&mut digester, message)).collect();
+        for (side, decision) in sides.iter().zip(book.take_all(&sides)) {
+            store.write(*side, &decision);
+        }
+    }
+    let book = Book::new(store.0);
+    sides.iter().map(|message| book.status(T::side(&mut digester, message).identity()).unwrap()).collect()
+}
+
+/// A reordering, by random numbers to sort by.
+fn reordered(messages: &[Message], order: &[u64]) -> Vec<Message> {
+    let mut numbered: Vec<_> = order.iter().cycle().zip(messages).collect();
+    numbered.sort_by_key(|(number, _)| **number);
+    numbered.into_iter().map(|(_, message)| *message).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_of_trades_is_decided_as_the_oracle_says(history in histories(), key in any::<u128>()) {
+        prop_assert_eq!(compare::<TradeTerms>(&history, key), Ok(()));
     }
 
     #[test]
-    fn comparing_is_symmetric(a in (0..3i64, 1..3i32), b in (0..3i64, 1..3i32)) {
-        let (left, right) = (terms("AMZN", a.0, a.1), terms("AMZN", b.0, b.1));
-        prop_assert_eq!(Outcome::of(&left, &right), Outcome::of(&right, &left));
+    fn every_history_of_settlements_is_decided_as_the_oracle_says(history in histories(), key in any::<u128>()) {
+        prop_assert_eq!(compare::<SettlementTerms>(&history, key), Ok(()));
+    }
+
+    #[test]
+    fn trades_end_the_same_for_every_order_repetition_and_restart(
+        (sides, arrivals) in arrivals(Application::Trades),
+        batch in 1..9_usize,
+    ) {
+        let expected = once_all_arrived(Application::Trades, &sides);
+        prop_assert_eq!(decided::<TradeTerms>(&sides, &arrivals, batch), expected);
+    }
+
+    #[test]
+    fn settlements_end_the_same_for_every_order_repetition_and_restart(
+        (sides, arrivals) in arrivals(Application::Settlements),
+        batch in 1..9_usize,
+    ) {
+        let expected = once_all_arrived(Application::Settlements, &sides);
+        prop_assert_eq!(decided::<SettlementTerms>(&sides, &arrivals, batch), expected);
+    }
+
+    #[test]
+    fn until_the_other_party_reports_the_highest_version_holds_in_every_order(
+        drawn in messages(8),
+        order in prop::collection::vec(any::<u64>(), 8),
+    ) {
+        let versions: Vec<Message> = (1..)
+            .zip(drawn)
+            .map(|(version, drawn)| Message {
+                version,
+                trade_date: USUAL.trade_date,
+                sender: USUAL.sender,
+                broker: USUAL.broker,
+                trade: USUAL.trade,
+                ..drawn
+            })
+            .collect();
+        if let Some(highest) = versions.last() {
+            let expected = match highest.action {
+                Action::State => Status::Unmatched,
+                Action::Cancel => Status::Cancelled,
+            };
+            let statuses = decided::<TradeTerms>(&[*highest], &reordered(&versions, &order), 3);
+            prop_assert_eq!(statuses, vec![expected]);
+        }
+    }
+
+    #[test]
+    fn reports_that_come_again_change_nothing(
+        messages in messages(24),
+        again in prop::collection::vec(any::<prop::sample::Index>(), 0..24),
+    ) {
+        let mut repeated = messages.clone();
+        if !messages.is_empty() {
+            repeated.extend(again.iter().map(|index| *index.get(&messages)));
+        }
+        let once = decided::<SettlementTerms>(&messages, &messages, 5);
+        prop_assert_eq!(decided::<SettlementTerms>(&messages, &repeated, 5), once);
     }
 }

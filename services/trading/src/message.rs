@@ -1,7 +1,7 @@
 //! The customer's formats: the trade message, its allocations, and the answer.
 
 use jiff::civil::Date;
-use matching::{Indicator, MatchKey, NotAParty, Side, Status, Terms};
+use matching::{Action, Digester, Indicator, ReportError, Side, Status, TradeTerms};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -56,21 +56,27 @@ impl Trade {
         format!("{}-{}-{}-{}", self.sender, self.im, self.broker, self.trade)
     }
 
-    /// The report as the matching rules see it.
+    /// The report as the matching rules see it. Amendments and cancels are not taken: every report is a first version.
     ///
     /// # Errors
-    /// The sender is not a party of the trade.
-    pub fn side(&self) -> Result<Side, NotAParty> {
-        let key = MatchKey {
-            im: self.im.clone(),
-            broker: self.broker.clone(),
-            trade: self.trade.clone(),
+    /// The sender is not a party of the trade, the parties are the same, or the price has more than two digits.
+    pub fn side(&self, digester: &mut Digester) -> Result<Side<TradeTerms>, ReportError> {
+        digester.trade(&matching::Report {
+            sender: &self.sender,
+            im: &self.im,
+            broker: &self.broker,
+            trade: &self.trade,
             indicator: self.indicator,
             trade_date: self.trade_date,
             settlement_date: self.settlement_date,
-        };
-        let terms = Terms { security: self.security.clone(), price: self.price, quantity: self.quantity };
-        Side::new(self.sender.clone(), key, terms, self.text(Status::Unmatched))
+            security: &self.security,
+            price: self.price,
+            quantity: self.quantity,
+            version: 1,
+            action: Action::State,
+            last_day: self.settlement_date,
+            rest: self.text(Status::Unmatched).as_bytes(),
+        })
     }
 
     /// The trade as a message of the customer's format, with a status. The same trade always gives the same text.

@@ -8,11 +8,12 @@ pub(crate) mod relay;
 pub(crate) mod replay;
 mod tables;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use jiff::civil::Date;
 use lapin::message::Delivery;
-use matching::{Book, Decision, Difference, Identity, Known, Outcome, Status};
+use matching::{Book, Decision, Difference, Digester, Identity, Known, Outcome, Status};
 use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
@@ -114,12 +115,21 @@ fn probe(record: &Record<Parsed>) -> Option<Record<Decided>> {
 struct Changes {
     /// Reports that were not known, with status and counterpart.
     new: Vec<(Report, Status, Option<String>)>,
-    /// Known reports that found their counterpart: identity, status, counterpart.
-    updated: Vec<(Identity, Status, String)>,
+    /// Known reports that found their counterpart.
+    updated: Vec<Update>,
     /// Reports refused because another one holds their identity.
     conflicts: Vec<Report>,
     /// Answers of all of them.
     answers: Vec<Answer>,
+}
+
+/// A known report that found its counterpart; named by business date and id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Update {
+    trade_date: Date,
+    id: String,
+    status: &'static str,
+    counterpart: String,
 }
 
 async fn decide(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
@@ -141,7 +151,9 @@ async fn decide(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), Db
         let locks: BTreeSet<i32> = reports.iter().map(|report| lock(&report.trade)).collect();
         tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
         let known = tables::known(unit, &reports).await?;
-        match_reports(reports, known, &mut changes);
+        // A key that no customer knows; it does not matter to the result.
+        let mut digester = Digester::new(Uuid::new_v4().as_u128());
+        match_reports(&mut digester, reports, known, &mut changes);
     }
     tables::write(unit, &changes, &decided).await
 }
@@ -151,68 +163,80 @@ fn lock(trade: &Trade) -> i32 {
 }
 
 /// Applies the rules of matching to reports that came together, given all known ones that could matter.
-fn match_reports(reports: Vec<Report>, known: Vec<(Report, Status)>, changes: &mut Changes) {
+fn match_reports(
+    digester: &mut Digester,
+    reports: Vec<Report>,
+    known: Vec<(Report, Status)>,
+    changes: &mut Changes,
+) {
     let mut by_identity: HashMap<Identity, Report> = HashMap::new();
+    let mut stored: HashSet<Identity> = HashSet::new();
     let mut entries = Vec::new();
     for (report, status) in known {
         // A stored report was validated before: its sender is a party.
-        let Ok(side) = report.trade.side() else { continue };
-        by_identity.insert(side.identity().clone(), report);
+        let Ok(side) = report.trade.side(digester) else { continue };
+        stored.insert(side.identity());
+        by_identity.insert(side.identity(), report);
         entries.push(Known { side, status });
     }
-    let stored: BTreeSet<Identity> = by_identity.keys().cloned().collect();
     let mut book = Book::new(entries);
-    let mut counterparts: HashMap<Identity, Identity> = HashMap::new();
+    let mut counterparts: HashMap<Identity, String> = HashMap::new();
     let mut fresh: Vec<Identity> = Vec::new();
     for report in reports {
-        let Ok(side) = report.trade.side() else { continue };
-        let identity = side.identity().clone();
+        let Ok(side) = report.trade.side(digester) else { continue };
+        let identity = side.identity();
         match book.take(side) {
             Decision::Repeat => continue,
-            Decision::Conflict => {
+            // All reports are of one version, so whatever is refused contradicts a known one.
+            Decision::Refused(_) => {
                 changes.answers.push(conflict(&report));
                 changes.conflicts.push(report);
                 continue;
             }
-            Decision::Open => {}
-            Decision::Paired { counterpart, outcome } => {
-                let other = counterpart.identity().clone();
-                changes.answers.push(answer(&report, &identity, &outcome));
-                if let Some(report) = by_identity.get(&other) {
-                    changes.answers.push(answer(report, &other, &outcome));
+            Decision::Open(_) | Decision::Cancelled(_) => {}
+            Decision::Paired { counterpart, outcome, .. } => {
+                changes.answers.push(answer(&report, outcome));
+                if let Some(other) = by_identity.get(&counterpart) {
+                    changes.answers.push(answer(other, outcome));
+                    counterparts.insert(identity, other.trade.id());
+                    counterparts.insert(counterpart, report.trade.id());
                 }
-                counterparts.insert(identity.clone(), other.clone());
-                counterparts.insert(other, identity.clone());
             }
         }
-        by_identity.insert(identity.clone(), report);
+        by_identity.insert(identity, report);
         fresh.push(identity);
     }
     for identity in stored {
-        if let (Some(counterpart), Some(status)) = (counterparts.get(&identity), book.status(&identity)) {
-            changes.updated.push((identity, status, counterpart.id.clone()));
+        let (Some(counterpart), Some(status)) = (counterparts.remove(&identity), book.status(identity))
+        else {
+            continue;
+        };
+        if let Some(Report { trade, .. }) = by_identity.get(&identity) {
+            let (trade_date, id) = (trade.trade_date, trade.id());
+            changes.updated.push(Update { trade_date, id, status: status.word(), counterpart });
         }
     }
+    changes.updated.sort();
     for identity in fresh {
-        if let (Some(report), Some(status)) = (by_identity.remove(&identity), book.status(&identity)) {
-            let counterpart = counterparts.get(&identity).map(|other| other.id.clone());
-            changes.new.push((report, status, counterpart));
+        if let (Some(report), Some(status)) = (by_identity.remove(&identity), book.status(identity)) {
+            changes.new.push((report, status, counterparts.remove(&identity)));
         }
     }
 }
 
-fn answer(report: &Report, identity: &Identity, outcome: &Outcome) -> Answer {
+fn answer(report: &Report, outcome: Outcome) -> Answer {
     let status = outcome.status();
     let description = match outcome {
-        Outcome::Matched => "MATCHED: both parties reported the same terms".to_owned(),
+        Outcome::Agreed(_) => "MATCHED: both parties reported the same terms".to_owned(),
         Outcome::Mismatched(differences) => {
-            let codes: Vec<_> = differences.iter().map(|difference: &Difference| difference.code()).collect();
+            let codes: Vec<_> = differences.iter().map(Difference::code).collect();
             format!("MISMATCHED: {}", codes.join(", "))
         }
     };
+    let id = report.trade.id();
     Answer {
-        message_id: ids::answer(identity.trade_date, &identity.id, status),
-        id: identity.id.clone(),
+        message_id: ids::answer(report.trade.trade_date, &id, status),
+        id,
         received_ms: report.received_ms,
         decided: Decided::Trade { trade: Box::new(report.trade.clone()), status, description },
     }
@@ -276,16 +300,17 @@ mod tests {
 
     /// Decides the reports in batches of the given size, each from what the ones before have stored.
     fn answers(reports: &[Report], batch: usize) -> Vec<(Uuid, String)> {
-        let mut stored: HashMap<Identity, (Report, Status)> = HashMap::new();
+        let mut stored: HashMap<(Date, String), (Report, Status)> = HashMap::new();
         let mut answers = Vec::new();
         for reports in reports.chunks(batch) {
             let mut changes = Changes::default();
-            match_reports(reports.to_vec(), stored.values().cloned().collect(), &mut changes);
-            for (identity, status, _) in &changes.updated {
-                stored.get_mut(identity).unwrap().1 = *status;
+            let mut digester = Digester::new(1);
+            match_reports(&mut digester, reports.to_vec(), stored.values().cloned().collect(), &mut changes);
+            for Update { trade_date, id, status, .. } in changes.updated {
+                stored.get_mut(&(trade_date, id)).unwrap().1 = Status::from_word(status).unwrap();
             }
             for (report, status, _) in changes.new {
-                stored.insert(report.trade.side().unwrap().identity().clone(), (report, status));
+                stored.insert((report.trade.trade_date, report.trade.id()), (report, status));
             }
             answers.extend(changes.answers.iter().map(|answer| {
                 let Answer { message_id, id, received_ms, decided } = answer.clone();

@@ -155,11 +155,11 @@ async fn update_trades(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbEr
     if changes.updated.is_empty() {
         return Ok(());
     }
-    let dates: Vec<Date> = changes.updated.iter().map(|(identity, ..)| identity.trade_date).collect();
-    let ids: Vec<&str> = changes.updated.iter().map(|(identity, ..)| identity.id.as_str()).collect();
-    let statuses: Vec<&str> = changes.updated.iter().map(|(_, status, _)| status.word()).collect();
-    let counterparts: Vec<&str> =
-        changes.updated.iter().map(|(_, _, counterpart)| counterpart.as_str()).collect();
+    let updated = || changes.updated.iter();
+    let dates: Vec<Date> = updated().map(|update| update.trade_date).collect();
+    let ids: Vec<&str> = updated().map(|update| update.id.as_str()).collect();
+    let statuses: Vec<&str> = updated().map(|update| update.status).collect();
+    let counterparts: Vec<&str> = updated().map(|update| update.counterpart.as_str()).collect();
     let statement = unit
         .transaction()
         .prepare_cached(
