@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
 enum What {
     /// Planned switches: in virtual time over random delays, then on two real regions under load.
     Switch(Switch),
+    /// Trade matching on one core: sides a second beside maps with texts as keys, bytes of an open side, random histories
+    /// compared with an oracle.
+    Matching(Matching),
     /// Either operator killed before and after each step of a planned switch: all cases.
     #[command(after_help = ENDS)]
     Kills {
@@ -55,9 +58,23 @@ struct Switch {
     assets: Assets,
 }
 
+#[derive(Debug, Args)]
+struct Matching {
+    /// Random histories that are compared with the oracle.
+    #[arg(long, default_value_t = 1_000_000)]
+    cases: u64,
+    /// Sides in the stream that is decided for speed, and open sides in the book that is weighed.
+    #[arg(long, default_value_t = 1_000_000)]
+    sides: u32,
+    /// Seed of the stream and of the histories.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Switch(settings) => switch(settings),
+        What::Matching(settings) => matching(settings),
         What::Kills { keep, assets } => kills(*keep, assets),
     }
 }
@@ -79,6 +96,13 @@ fn switch(settings: &Switch) -> Result<()> {
         }
         shown(&mut command)
     })
+}
+
+fn matching(settings: &Matching) -> Result<()> {
+    let benchmark = ["run", "--quiet", "--release", "--package", "matching", "--example", "matching", "--"];
+    let (cases, sides, seed) =
+        (settings.cases.to_string(), settings.sides.to_string(), settings.seed.to_string());
+    cargo(&[&benchmark[..], &["--cases", &cases, "--sides", &sides, "--seed", &seed]].concat())
 }
 
 fn kills(keep: bool, assets: &Assets) -> Result<()> {
