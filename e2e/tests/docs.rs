@@ -83,6 +83,27 @@ fn every_link_between_pages_leads_somewhere() {
 }
 
 #[test]
+fn every_decision_record_and_every_runbook_is_linked_from_some_page() {
+    let root = repository();
+    let linked: Vec<PathBuf> = all_pages()
+        .iter()
+        .flat_map(|page| {
+            let folder = page.parent().unwrap().to_owned();
+            links(&fs::read_to_string(page).unwrap()).into_iter().map(move |link| folder.join(link))
+        })
+        .filter_map(|link| link.canonicalize().ok())
+        .collect();
+    let mut alone: Vec<PathBuf> = Vec::new();
+    for folder in ["docs/adr", "docs/runbooks"] {
+        pages(&root.join(folder), &mut alone);
+    }
+    alone.retain(|page| {
+        !linked.contains(&page.canonicalize().unwrap()) && !page.ends_with("0000-template.md")
+    });
+    assert!(alone.is_empty(), "no page leads to {alone:?}");
+}
+
+#[test]
 fn every_file_of_the_architecture_table_exists() {
     let root = repository();
     let text = fs::read_to_string(root.join("docs/architecture.md")).unwrap();

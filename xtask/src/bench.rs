@@ -22,7 +22,7 @@ enum What {
     /// Trade matching on one core: sides a second beside maps with texts as keys, bytes of an open side, random histories
     /// compared with an oracle.
     Matching(Matching),
-    /// Either operator killed before and after each step of a planned switch: all cases.
+    /// Either operator killed before and after each step, and the other one beside it: all cases.
     #[command(after_help = ENDS)]
     Kills {
         /// Leave the two regions up afterwards.
