@@ -18,6 +18,8 @@ use crate::workloads::{WireDeployment, Workloads};
 pub const FIELD_MANAGER: &str = "regions.trading.dev/replicas";
 /// One Deployment, all calls.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How often it is tried to let go of a count that others write to at the same time.
+const RELEASE_ATTEMPTS: u32 = 10;
 
 /// Scales each target; those that an autoscaler owns are let go of again once they are active.
 pub(super) async fn scale(
@@ -66,8 +68,19 @@ fn body(target: &ScaleTarget) -> Value {
     })
 }
 
-/// Gives up ownership and leaves the value: applying without the field would reset it to 1 when nobody else owns it.
+/// Gives up ownership and leaves the value: applying without the field would reset it to 1 when nobody else owns it. The
+/// Deployment's controller writes to it in these very moments, and nothing would bring the operator here a second time.
 async fn release_field(client: &Client, namespace: &str, name: &str) -> Result<(), kube::Error> {
+    for _ in 1..RELEASE_ATTEMPTS {
+        match try_release_field(client, namespace, name).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() => {}
+            outcome => return outcome,
+        }
+    }
+    try_release_field(client, namespace, name).await
+}
+
+async fn try_release_field(client: &Client, namespace: &str, name: &str) -> Result<(), kube::Error> {
     let api: Api<PartialObjectMeta<WireDeployment>> = Api::namespaced(client.clone(), namespace);
     let seen = api.get(name).await?;
     let entries = seen.metadata.managed_fields.unwrap_or_default();
