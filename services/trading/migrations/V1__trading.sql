@@ -48,7 +48,7 @@ create table trading.nacks (
     body         text   not null
 );
 
--- Core: one row a report. The customer's id is unique within a business date.
+-- Core: one row a side, with the report of the highest version. The customer's id is unique within a business date.
 create table trading.trades (
     trade_date       date          not null,
     id               text          not null,
@@ -64,21 +64,25 @@ create table trading.trades (
     quantity         integer       not null check (quantity > 0),
     settlement_date  date          not null,
     trade            text          not null,
-    status           text          not null check (status in ('UNMATCHED', 'MATCHED', 'MISMATCHED')),
+    status           text          not null
+                     check (status in ('UNMATCHED', 'MATCHED', 'MISMATCHED', 'CANCELLED')),
     counterpart      text,
+    version          integer       not null check (version > 0),
     epoch            bigint        not null,    -- under which it was last decided
     primary key (trade_date, id),
-    check ((status = 'UNMATCHED') = (counterpart is null))
+    check ((status in ('UNMATCHED', 'CANCELLED')) = (counterpart is null))
 );
 create index trades_by_key on trading.trades (im_id, broker_id, trade_id, trade_date);
 
--- Core: reports refused because another one with the same id and date was there first.
+-- Core: reports refused because of one with the same id and date that was there first: another one of the same version
+-- (CONFLICT), one of a higher version (SUPERSEDED), or one that had been decided (TOO_LATE).
 create table trading.conflicts (
     record       uuid primary key,
     trade_date   date   not null,
     id           text   not null,
     received_ms  bigint not null,
-    trade        text   not null
+    trade        text   not null,
+    code         text   not null
 );
 
 -- Core: what was decided and is to be told, written with the decision, sent on by the relay.
@@ -144,9 +148,11 @@ grant select, insert on trading.inbound_raw to trading_inbound;
 grant insert on trading.pending to trading_inbound;
 grant select, insert on trading.ingested, trading.nacks to trading_ingestion;
 grant select, insert on trading.trades, trading.conflicts, trading.outbox to trading_core;
-grant update (status, counterpart, epoch) on trading.trades to trading_core;
+grant update (record, received_ms, security, indicator, price, quantity, settlement_date, trade, status,
+              counterpart, version, epoch) on trading.trades to trading_core;
 grant update (sent_at) on trading.outbox to trading_core;
-grant select, delete on trading.pending to trading_core;
+-- Locking rows of a table wants the right to change them; the list has nothing that is worth a change.
+grant select, delete, update (since) on trading.pending to trading_core;
 grant select, insert on trading.unanswered to trading_core;
 grant select, insert on trading.egressed to trading_egress;
 grant select, insert on trading.sent to trading_outbound;

@@ -27,9 +27,10 @@ pub(crate) fn quarantined(stage: &str, body: &[u8]) -> Uuid {
     digest(&[b"quarantine", stage.as_bytes(), body])
 }
 
-/// The message id of the answer about a trade that reached a status.
-pub(crate) fn answer(trade_date: Date, id: &str, status: Status) -> Uuid {
-    digest(&[b"answer", trade_date.to_string().as_bytes(), id.as_bytes(), status.word().as_bytes()])
+/// The message id of the answer about a trade that reached a status by a version of its report.
+pub(crate) fn answer(trade_date: Date, id: &str, version: u32, status: Status) -> Uuid {
+    let version = version.to_be_bytes();
+    digest(&[b"answer", trade_date.to_string().as_bytes(), id.as_bytes(), &version, status.word().as_bytes()])
 }
 
 /// The message id of a refusal. Refusals have an id space of their own: that of records, not of trades.

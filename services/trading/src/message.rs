@@ -6,6 +6,9 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+/// The version of a report that names none.
+pub const FIRST_VERSION: u32 = 1;
+
 /// A trade that passed validation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trade {
@@ -33,6 +36,10 @@ pub struct Trade {
     pub delivery_instructions: Option<String>,
     /// Parts of the trade for single accounts.
     pub allocations: Vec<Allocation>,
+    /// 1 for the first report; each later one about the same trade has a higher number.
+    pub version: u32,
+    /// Whether this report withdraws the ones before it.
+    pub cancels: bool,
 }
 
 /// One account's part of a trade.
@@ -56,7 +63,7 @@ impl Trade {
         format!("{}-{}-{}-{}", self.sender, self.im, self.broker, self.trade)
     }
 
-    /// The report as the matching rules see it. Amendments and cancels are not taken: every report is a first version.
+    /// The report as the matching rules see it.
     ///
     /// # Errors
     /// The sender is not a party of the trade, the parties are the same, or the price has more than two digits.
@@ -72,8 +79,8 @@ impl Trade {
             security: &self.security,
             price: self.price,
             quantity: self.quantity,
-            version: 1,
-            action: Action::State,
+            version: self.version,
+            action: if self.cancels { Action::Cancel } else { Action::State },
             last_day: self.settlement_date,
             rest: self.text(Status::Unmatched).as_bytes(),
         })
@@ -95,6 +102,7 @@ impl Trade {
             settlement_date: midnight(self.settlement_date),
             delivery_instructions: self.delivery_instructions.as_deref(),
             status: status.word(),
+            version: (self.version > FIRST_VERSION).then_some(self.version),
             allocations: &allocations,
         })
     }
@@ -135,6 +143,8 @@ struct TradeText<'a> {
     #[serde(rename = "deliveryInstructions", skip_serializing_if = "Option::is_none")]
     delivery_instructions: Option<&'a str>,
     status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
     allocations: &'a [String],
 }
 
@@ -154,7 +164,7 @@ pub struct Response {
     pub id: String,
     /// When the inbound gateway took the message, in milliseconds since 1970.
     pub timestamp: i64,
-    /// `MATCHED`, `MISMATCHED` or `NACK`.
+    /// `MATCHED`, `MISMATCHED`, `CANCELLED` or `NACK`.
     pub status: String,
     /// Reason codes and their meaning.
     pub description: String,

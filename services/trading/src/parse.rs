@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::message::{Allocation, Trade};
+use crate::message::{Allocation, FIRST_VERSION, Trade};
 
+/// Highest version of a report.
+const VERSION_MAX: u32 = 1_000_000;
 /// Allocations in one trade at most.
 const ALLOCATIONS_MAX: usize = 100;
 /// numeric(10,2)
@@ -49,8 +51,12 @@ pub enum RefusalCode {
     Oversized,
     /// The message is not UTF-8.
     NotText,
-    /// Another trade with this id and trade date was accepted before.
+    /// Another trade with this id, trade date and version was accepted before.
     Conflict,
+    /// A higher version of this trade was accepted before.
+    Superseded,
+    /// The trade was decided before this version of it came.
+    TooLate,
     /// The message is well formed, but the database does not take it.
     Unstorable,
 }
@@ -67,6 +73,8 @@ impl RefusalCode {
             Self::Oversized => "OVERSIZED",
             Self::NotText => "NOT_TEXT",
             Self::Conflict => "CONFLICT",
+            Self::Superseded => "SUPERSEDED",
+            Self::TooLate => "TOO_LATE",
             Self::Unstorable => "UNSTORABLE",
         }
     }
@@ -125,6 +133,8 @@ pub fn trade(body: &str, correlation_id: &str) -> Result<Trade, Refusal> {
         settlement_date: date(&fields, "settlementDate")?,
         delivery_instructions: instructions(&fields)?,
         allocations: allocations(&fields)?,
+        version: version(&fields)?,
+        cancels: cancels(&fields)?,
     };
     if trade.sender != trade.im && trade.sender != trade.broker {
         return Err(Refusal::of(RefusalCode::Invalid, "senderID", "must equal imID or brokerID"));
@@ -232,6 +242,29 @@ fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
         return Err(invalid());
     }
     possible(local.date())
+}
+
+/// Absent in the reference's format: then it is the first.
+fn version(fields: &Fields<'_>) -> Result<u32, Refusal> {
+    let field = "version";
+    let Some(raw) = given(fields, field) else { return Ok(FIRST_VERSION) };
+    u32::try_from(integer(raw, field)?)
+        .ok()
+        .filter(|version| (FIRST_VERSION..=VERSION_MAX).contains(version))
+        .ok_or_else(|| {
+            Refusal::of(RefusalCode::Invalid, field, format!("must be between 1 and {VERSION_MAX}"))
+        })
+}
+
+/// What the customer asks for stands in the status; `Unmatched` in every report that is no cancel.
+fn cancels(fields: &Fields<'_>) -> Result<bool, Refusal> {
+    let field = "status";
+    let Some(raw) = given(fields, field) else { return Ok(false) };
+    match string(raw, field, 20)?.to_ascii_uppercase().as_str() {
+        "UNMATCHED" | "AMENDED" => Ok(false),
+        "CANCELLED" => Ok(true),
+        _ => Err(Refusal::of(RefusalCode::Invalid, field, "must be Unmatched, Amended or Cancelled")),
+    }
 }
 
 fn instructions(fields: &Fields<'_>) -> Result<Option<String>, Refusal> {

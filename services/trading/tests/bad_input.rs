@@ -44,6 +44,9 @@ fn refused() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "INVALID deliveryInstructions: ",
         ),
         change("20", with("QABRO010", "QAINS012"), "INVALID brokerID: "),
+        change("21", with(r#""status":"Unmatched""#, r#""status":"Canceled""#), "INVALID status: "),
+        change("22", with(r#""quantity":2"#, r#""quantity":2,"version":0"#), "INVALID version: "),
+        change("23", with(r#""quantity":2"#, r#""quantity":2,"version":"2""#), "WRONG_TYPE version: "),
         change("17", format!("{GOOD}{}", " ".repeat(70_000)), "OVERSIZED: "),
     ];
     cases.push(("18", vec![b'{', 0xff, 0xfe, b'}'], "NOT_TEXT: "));

@@ -113,12 +113,12 @@ fn probe(record: &Record<Parsed>) -> Option<Record<Decided>> {
 /// What a batch changes.
 #[derive(Default)]
 struct Changes {
-    /// Reports that were not known, with status and counterpart.
+    /// Reports that hold from now on, with status and counterpart: first ones, and ones in the place of a lower version.
     new: Vec<(Report, Status, Option<String>)>,
     /// Known reports that found their counterpart.
     updated: Vec<Update>,
-    /// Reports refused because another one holds their identity.
-    conflicts: Vec<Report>,
+    /// Reports refused because of what is known, with the code.
+    refused: Vec<(Report, RefusalCode)>,
     /// Answers of all of them.
     answers: Vec<Answer>,
 }
@@ -147,6 +147,10 @@ async fn decide(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), Db
             Parsed::Probe => {}
         }
     }
+    // What is not pending was decided before: a batch that comes again changes nothing, also where a later version has
+    // taken the place of its report since.
+    let open = tables::no_longer_pending(unit, &decided).await?;
+    reports.retain(|report| open.contains(&report.record));
     if !reports.is_empty() {
         let locks: BTreeSet<i32> = reports.iter().map(|report| lock(&report.trade)).collect();
         tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
@@ -155,7 +159,7 @@ async fn decide(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), Db
         let mut digester = Digester::new(Uuid::new_v4().as_u128());
         match_reports(&mut digester, reports, known, &mut changes);
     }
-    tables::write(unit, &changes, &decided).await
+    tables::write(unit, &changes).await
 }
 
 fn lock(trade: &Trade) -> i32 {
@@ -181,19 +185,20 @@ fn match_reports(
     }
     let mut book = Book::new(entries);
     let mut counterparts: HashMap<Identity, String> = HashMap::new();
-    let mut fresh: Vec<Identity> = Vec::new();
+    let mut fresh: HashSet<Identity> = HashSet::new();
     for report in reports {
         let Ok(side) = report.trade.side(digester) else { continue };
         let identity = side.identity();
         match book.take(side) {
             Decision::Repeat => continue,
-            // All reports are of one version, so whatever is refused contradicts a known one.
-            Decision::Refused(_) => {
-                changes.answers.push(conflict(&report));
-                changes.conflicts.push(report);
+            Decision::Refused(why) => {
+                let refusal = not_taken(&report.trade, why);
+                changes.answers.push(refused_report(&report, &refusal));
+                changes.refused.push((report, refusal.code));
                 continue;
             }
-            Decision::Open(_) | Decision::Cancelled(_) => {}
+            Decision::Cancelled(_) => changes.answers.push(cancelled(&report)),
+            Decision::Open(_) => {}
             Decision::Paired { counterpart, outcome, .. } => {
                 changes.answers.push(answer(&report, outcome));
                 if let Some(other) = by_identity.get(&counterpart) {
@@ -204,9 +209,10 @@ fn match_reports(
             }
         }
         by_identity.insert(identity, report);
-        fresh.push(identity);
+        fresh.insert(identity);
     }
-    for identity in stored {
+    // One that was replaced is written as a whole.
+    for identity in stored.into_iter().filter(|identity| !fresh.contains(identity)) {
         let (Some(counterpart), Some(status)) = (counterparts.remove(&identity), book.status(identity))
         else {
             continue;
@@ -222,6 +228,7 @@ fn match_reports(
             changes.new.push((report, status, counterparts.remove(&identity)));
         }
     }
+    changes.new.sort_by_cached_key(|(report, ..)| (report.trade.trade_date, report.trade.id()));
 }
 
 fn answer(report: &Report, outcome: Outcome) -> Answer {
@@ -233,9 +240,18 @@ fn answer(report: &Report, outcome: Outcome) -> Answer {
             format!("MISMATCHED: {}", codes.join(", "))
         }
     };
+    told(report, status, description)
+}
+
+fn cancelled(report: &Report) -> Answer {
+    let description = "CANCELLED: withdrawn by the party that reported it".to_owned();
+    told(report, Status::Cancelled, description)
+}
+
+fn told(report: &Report, status: Status, description: String) -> Answer {
     let id = report.trade.id();
     Answer {
-        message_id: ids::answer(report.trade.trade_date, &id, status),
+        message_id: ids::answer(report.trade.trade_date, &id, report.trade.version, status),
         id,
         received_ms: report.received_ms,
         decided: Decided::Trade { trade: Box::new(report.trade.clone()), status, description },
@@ -252,14 +268,33 @@ fn refused(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: St
     Answer { message_id: ids::nack(record), id: id.to_owned(), received_ms, decided }
 }
 
-fn conflict(report: &Report) -> Answer {
-    let expected = format!(
-        "another trade with this id and trade date {} was accepted before; amendments are not taken",
-        report.trade.trade_date
-    );
-    let refusal = Refusal::whole(RefusalCode::Conflict, expected);
+/// Why a well formed report changes nothing.
+fn not_taken(trade: &Trade, why: matching::Refusal) -> Refusal {
+    use matching::Refusal as Why;
+    let (day, version) = (trade.trade_date, trade.version);
+    let (code, expected) = match why {
+        Why::Conflict => (
+            RefusalCode::Conflict,
+            format!(
+                "another trade with this id, trade date {day} and version {version} was accepted before; \
+                 to amend or cancel it, send a higher version"
+            ),
+        ),
+        Why::Superseded => (
+            RefusalCode::Superseded,
+            format!("a version above {version} of this trade of {day} was accepted before"),
+        ),
+        Why::TooLate => (
+            RefusalCode::TooLate,
+            format!("the trade of {day} was decided before its version {version} came"),
+        ),
+    };
+    Refusal::whole(code, expected)
+}
+
+fn refused_report(report: &Report, refusal: &Refusal) -> Answer {
     let text = report.trade.text(Status::Unmatched);
-    refused(report.record, &report.trade.id(), report.received_ms, &refusal, text)
+    refused(report.record, &report.trade.id(), report.received_ms, refusal, text)
 }
 
 /// The answer to a record that the database refuses; a probe has nobody to answer to.

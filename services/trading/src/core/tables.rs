@@ -1,5 +1,7 @@
 //! Core's tables: rows to reports and back, always for a whole batch at once.
 
+use std::collections::HashSet;
+
 use jiff::civil::Date;
 use matching::Status;
 use rust_decimal::Decimal;
@@ -54,13 +56,12 @@ pub(super) async fn known(unit: &Guarded<'_>, reports: &[Report]) -> Result<Vec<
     Ok(known)
 }
 
-/// Writes everything that a batch changes, and takes its records off the list of pending ones.
-pub(super) async fn write(unit: &Guarded<'_>, changes: &Changes, decided: &[Uuid]) -> Result<(), DbError> {
+/// Writes everything that a batch changes.
+pub(super) async fn write(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbError> {
     insert_trades(unit, changes).await?;
     update_trades(unit, changes).await?;
-    insert_conflicts(unit, changes).await?;
-    insert_answers(unit, &changes.answers).await?;
-    no_longer_pending(unit, decided).await
+    insert_refused(unit, changes).await?;
+    insert_answers(unit, &changes.answers).await
 }
 
 /// Takes a record that cannot be decided off the list of pending ones, with the answer that says so. Should the
@@ -80,21 +81,37 @@ pub(super) async fn write_refused(
             outcome => outcome?,
         }
     }
-    no_longer_pending(unit, &[record]).await
+    no_longer_pending(unit, &[record]).await.map(drop)
 }
 
-async fn no_longer_pending(unit: &Guarded<'_>, records: &[Uuid]) -> Result<(), DbError> {
-    let statement =
-        unit.transaction().prepare_cached("delete from trading.pending where record = any($1)").await?;
-    unit.transaction().execute(&statement, &[&records]).await?;
-    Ok(())
+/// Takes records off the list of pending ones, in the order of their ids, so that two instances with the same ones do not
+/// wait in a circle. Answers those that were on it.
+pub(super) async fn no_longer_pending(
+    unit: &Guarded<'_>,
+    records: &[Uuid],
+) -> Result<HashSet<Uuid>, DbError> {
+    let statement = unit
+        .transaction()
+        .prepare_cached(
+            "with those as (select record from trading.pending where record = any($1) order by record for update) \
+             delete from trading.pending using those where pending.record = those.record returning pending.record",
+        )
+        .await?;
+    let rows = unit.transaction().query(&statement, &[&records]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 const INSERT_TRADES: &str = "insert into trading.trades (trade_date, id, record, received_ms, sender_id, im_id, \
-        broker_id, trade_id, security, indicator, price, quantity, settlement_date, trade, status, counterpart, epoch) \
-     select *, $17::bigint from unnest($1::date[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
+        broker_id, trade_id, security, indicator, price, quantity, settlement_date, trade, status, counterpart, \
+        version, epoch) \
+     select *, $18::bigint from unnest($1::date[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
         $7::text[], $8::text[], $9::text[], $10::text[], $11::numeric[], $12::integer[], $13::date[], $14::text[], \
-        $15::text[], $16::text[])";
+        $15::text[], $16::text[], $17::integer[]) \
+     on conflict (trade_date, id) do update set record = excluded.record, received_ms = excluded.received_ms, \
+        security = excluded.security, indicator = excluded.indicator, price = excluded.price, \
+        quantity = excluded.quantity, settlement_date = excluded.settlement_date, trade = excluded.trade, \
+        status = excluded.status, counterpart = excluded.counterpart, version = excluded.version, \
+        epoch = excluded.epoch";
 
 async fn insert_trades(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbError> {
     if changes.new.is_empty() {
@@ -123,6 +140,8 @@ async fn insert_trades(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbEr
     let trades: Vec<String> = column(new, |(report, ..)| json(&report.trade));
     let statuses: Vec<&str> = column(new, |(_, status, _)| status.word());
     let counterparts: Vec<Option<&str>> = column(new, |(_, _, counterpart)| counterpart.as_deref());
+    let versions: Vec<i32> =
+        column(new, |(report, ..)| i32::try_from(report.trade.version).unwrap_or(i32::MAX));
     let statement = unit.transaction().prepare_cached(INSERT_TRADES).await?;
     unit.transaction()
         .execute(
@@ -144,6 +163,7 @@ async fn insert_trades(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbEr
                 &trades,
                 &statuses,
                 &counterparts,
+                &versions,
                 &unit.epoch(),
             ],
         )
@@ -174,18 +194,19 @@ async fn update_trades(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbEr
     Ok(())
 }
 
-async fn insert_conflicts(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbError> {
-    for report in &changes.conflicts {
+async fn insert_refused(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbError> {
+    for (report, code) in &changes.refused {
         let statement = unit
             .transaction()
             .prepare_cached(
-                "insert into trading.conflicts (record, trade_date, id, received_ms, trade) \
-                 values ($1, $2, $3, $4, $5) on conflict (record) do nothing",
+                "insert into trading.conflicts (record, trade_date, id, received_ms, trade, code) \
+                 values ($1, $2, $3, $4, $5, $6) on conflict (record) do nothing",
             )
             .await?;
         let (id, trade) = (report.trade.id(), json(&report.trade));
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
-            [&report.record, &report.trade.trade_date, &id, &report.received_ms, &trade];
+        let code = code.word();
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+            [&report.record, &report.trade.trade_date, &id, &report.received_ms, &trade, &code];
         unit.transaction().execute(&statement, &values).await?;
     }
     Ok(())

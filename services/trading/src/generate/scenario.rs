@@ -11,7 +11,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rust_decimal::Decimal;
 
-use crate::message::{Allocation, Trade};
+use crate::message::{Allocation, FIRST_VERSION, Trade};
 
 const BROKERS: [&str; 3] = ["QABRO010", "FIDE0226", "MSAI0199"];
 const MANAGERS: [&str; 4] = ["QAINS012", "ZAHI723", "BKSH7613", "DEJO8113"];
@@ -130,6 +130,8 @@ impl Scenario {
             settlement_date: self.date,
             delivery_instructions: Some(WORDS[instructions..instructions + INSTRUCTIONS].to_owned()),
             allocations: self.allocations(),
+            version: FIRST_VERSION,
+            cancels: false,
         }
     }
 
