@@ -1,5 +1,7 @@
 //! Later words of a party about its own trade: amended and cancelled while it waits for the other one.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: failing is how they report")]
+
 mod support;
 
 use support::{World, eventually};
