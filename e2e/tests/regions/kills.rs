@@ -16,6 +16,7 @@ use lab::{Region, fault};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
+use region_operator::apply::FAILPOINT_ANNOTATION as ANNOTATION;
 use region_plan::{Epoch, Mark, Phase, StepKind};
 use serde_json::{Value, json};
 
@@ -23,7 +24,6 @@ use crate::by_hand;
 use crate::rig::{Rig, unharmed};
 use crate::undo::Undo;
 
-const ANNOTATION: &str = "test.regions.trading.dev/failpoint";
 /// Cases of one test run.
 const SHARE: usize = 4;
 

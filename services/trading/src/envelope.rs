@@ -52,6 +52,13 @@ pub enum Parsed {
     Probe,
 }
 
+impl Parsed {
+    /// Whether it means nothing and is only to pass.
+    pub fn is_probe(&self) -> bool {
+        matches!(self, Self::Probe)
+    }
+}
+
 /// What core sends: something that was decided and is to be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decided {

@@ -7,7 +7,6 @@ use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
 use tokio_postgres::types::ToSql;
-use uuid::Uuid;
 
 use crate::envelope::{Parsed, Raw, Record, pack, unpack};
 use crate::message::json;
@@ -40,7 +39,7 @@ impl Stage for Ingestion {
     }
 
     async fn store(&self, unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<Vec<Outgoing>, DbError> {
-        store::probes_passed(unit, STAGE, &probes(records)).await?;
+        store::probes_passed(unit, STAGE, &store::records_where(records, Parsed::is_probe)).await?;
         insert_trades(unit, records).await?;
         insert_nacks(unit, records).await?;
         Ok(pack(names::CORE, records, unit.grant()))
@@ -85,11 +84,6 @@ fn unstorable(record: &Record<Parsed>) -> Record<Parsed> {
         Parsed::Nack(..) | Parsed::Probe => record.content.clone(),
     };
     Record { content, ..record.clone() }
-}
-
-/// The probes among records.
-pub(crate) fn probes(records: &[Record<Parsed>]) -> Vec<Uuid> {
-    records.iter().filter(|record| record.content == Parsed::Probe).map(|record| record.record).collect()
 }
 
 async fn insert_trades(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::envelope::{Decided, Parsed, Record, pack, unpack};
 use crate::message::{NACK, Trade, json};
 use crate::parse::{Refusal, RefusalCode};
-use crate::{ids, ingestion, names, store};
+use crate::{ids, names, store};
 
 /// Name of the stage in quarantine and probes.
 pub(crate) const STAGE: &str = "core";
@@ -56,7 +56,7 @@ impl Stage for Core {
 
     async fn store(&self, unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<Vec<Outgoing>, DbError> {
         decide(unit, records).await?;
-        store::probes_passed(unit, STAGE, &ingestion::probes(records)).await?;
+        store::probes_passed(unit, STAGE, &store::records_where(records, Parsed::is_probe)).await?;
         let probes: Vec<Record<Decided>> = records.iter().filter_map(probe).collect();
         Ok(pack(names::EGRESS, &probes, unit.grant()))
     }
@@ -102,7 +102,7 @@ struct Answer {
 /// A probe passes core without leaving anything to be told.
 fn probe(record: &Record<Parsed>) -> Option<Record<Decided>> {
     let Record { record, id, received_ms, content } = record;
-    (*content == Parsed::Probe).then(|| Record {
+    content.is_probe().then(|| Record {
         record: *record,
         id: id.clone(),
         received_ms: *received_ms,
