@@ -16,14 +16,19 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// Installs or upgrades the operator and the application in both clusters, side by side.
+/// How long new pods have to be ready before ingress closes elsewhere: on one machine they are what the old side waits for
+/// while they start. Tests do not wait.
+pub const SETTLE_SECONDS: u32 = 3;
+
+/// Installs or upgrades the operator and the application in both clusters, side by side. A pod of the application counts
+/// once it was ready for `min_ready_seconds`.
 ///
 /// # Errors
 /// When Helm fails; its own words are in the error.
-pub async fn install(facts: &Facts) -> Result<()> {
+pub async fn install(facts: &Facts, min_ready_seconds: u32) -> Result<()> {
     // The migrations run where the database is the primary; the other region's job waits until they have arrived.
     // They come first: a keeper is ready when it can read the lease.
-    try_join_all(Region::ALL.map(|region| application(facts, region))).await?;
+    try_join_all(Region::ALL.map(|region| application(facts, region, min_ready_seconds))).await?;
     try_join_all(Region::ALL.map(|region| operator(facts, region))).await?;
     Ok(())
 }
@@ -47,12 +52,13 @@ pub async fn operator(facts: &Facts, region: Region) -> Result<()> {
 ///
 /// # Errors
 /// As [`install`].
-pub async fn application(facts: &Facts, region: Region) -> Result<()> {
+pub async fn application(facts: &Facts, region: Region, min_ready_seconds: u32) -> Result<()> {
     let place = &facts.regions[&region];
     let stage =
         json!({"podAnnotations": annotations(facts, region, "localhost/trading-services:dev").await?});
     let values = json!({
         "region": region.name(),
+        "minReadySeconds": min_ready_seconds,
         "database": {"host": place.address.to_string()},
         "broker": {"url": place.broker_url},
         "stages": {"inbound": stage, "ingestion": stage, "core": stage, "egress": stage, "outbound": stage},

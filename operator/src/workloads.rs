@@ -65,7 +65,7 @@ struct WireStatus {
     #[serde(default)]
     observed_generation: i64,
     #[serde(default)]
-    ready_replicas: i32,
+    available_replicas: i32,
     #[serde(default)]
     updated_replicas: i32,
 }
@@ -132,8 +132,8 @@ impl From<WireDeployment> for Deployment {
             generation: metadata.generation.unwrap_or_default(),
             observed_generation: status.observed_generation,
             replicas: spec.replicas.unwrap_or(1),
-            // Ready pods of an older template do not serve the wanted version.
-            ready: status.ready_replicas.min(status.updated_replicas),
+            // Available: ready for the Deployment's minReadySeconds. Pods of an older template do not serve the wanted version.
+            ready: status.available_replicas.min(status.updated_replicas),
             created: metadata.creation_timestamp.map(|time| time.0),
         }
     }
@@ -364,7 +364,7 @@ mod tests {
             "metadata": {"name": name, "namespace": "trading", "uid": "u", "resourceVersion": version,
                          "labels": {"part": "x", "tier": "1"}, "annotations": {ACTIVE_REPLICAS_ANNOTATION: "3"}},
             "spec": {"replicas": replicas, "template": {"anything": ["goes", 1]}},
-            "status": {"readyReplicas": 2, "updatedReplicas": 1, "observedGeneration": 4},
+            "status": {"availableReplicas": 2, "updatedReplicas": 1, "observedGeneration": 4},
         }))
         .unwrap()
     }

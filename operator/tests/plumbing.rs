@@ -22,7 +22,7 @@ use kube::Api;
 use region_aws::{AwsAccess, CallTimeouts, CredentialSource};
 use region_operator::apply::{HookBoard, ObjectWriter, Pauses, WriteError};
 use region_operator::backoff::Backoff;
-use region_operator::cluster::{ClientLimits, Peers, Secrets, from_kubeconfig_text};
+use region_operator::cluster::{ClientLimits, Peers, ReadPeer, Secrets, from_kubeconfig_text};
 use region_operator::controller::{self, Operator};
 use region_operator::events::Events;
 use region_operator::leader::{Election, LeadershipLost, Timings, while_leading};
@@ -161,11 +161,11 @@ async fn a_dead_peer_costs_one_read_and_is_asked_beside_the_passes_until_it_answ
     server.put("/api/v1/namespaces/trading/secrets", secret("peer", &[("kubeconfig", kubeconfig(address))]));
     let (wish, mut wishes) = mpsc::channel(1);
     let peers = Peers::new(Arc::new(Secrets::new(server.client())), wish);
-    assert!(peers.read("trading", "app", "peer", "kubeconfig").await.get().is_none());
+    assert!(peers.read(("trading", "app"), ("peer", "kubeconfig"), ReadPeer::Now).await.get().is_none());
 
     let began = std::time::Instant::now();
     for _ in 0..50 {
-        assert!(peers.read("trading", "app", "peer", "kubeconfig").await.get().is_none());
+        assert!(peers.read(("trading", "app"), ("peer", "kubeconfig"), ReadPeer::Now).await.get().is_none());
     }
     assert!(
         began.elapsed() < Duration::from_millis(500),
@@ -175,7 +175,7 @@ async fn a_dead_peer_costs_one_read_and_is_asked_beside_the_passes_until_it_answ
 
     answers.store(true, Ordering::Relaxed);
     tokio::time::timeout(support::SOON, wishes.recv()).await.expect("the peer's return asks for a pass");
-    let found = peers.read("trading", "app", "peer", "kubeconfig").await;
+    let found = peers.read(("trading", "app"), ("peer", "kubeconfig"), ReadPeer::Now).await;
     assert_eq!(found.get(), Some(&None), "it answers, and has no such object");
 }
 

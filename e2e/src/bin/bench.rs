@@ -31,6 +31,9 @@ struct Arguments {
     /// Seed of the scripts.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Print the steps of each switch.
+    #[arg(long)]
+    timeline: bool,
     /// The lab's name.
     #[arg(long, default_value = "tr")]
     lab: String,
@@ -65,7 +68,7 @@ async fn main() -> ExitCode {
 /// Whether every customer's verdict was good.
 async fn measure(arguments: &Arguments) -> Result<bool> {
     let facts = Facts::read(&arguments.lab)?;
-    deploy::install(&facts).await?;
+    deploy::install(&facts, deploy::SETTLE_SECONDS).await?;
     let mut bench =
         Bench { clusters: Clusters::connect(&facts).await?, active: Region::ALL[0], harmed: false };
     run::start(&bench.clusters, &Choices::active(bench.active)).await?;
@@ -74,13 +77,17 @@ async fn measure(arguments: &Arguments) -> Result<bool> {
         std::thread::available_parallelism()?
     );
     println!(
-        "customer's wait: hold {HOLD} s, TTL {TTL} s, provider delays 0, lease 20 s, {} messages/s",
+        "customer's wait: hold {HOLD} s, TTL {TTL} s, provider delays 0, lease 20 s, new pods ready for {} s, {} messages/s",
+        deploy::SETTLE_SECONDS,
         arguments.rate
     );
     let mut waits = Vec::new();
     for _ in 0..arguments.rounds {
         let (parts, verdict) = bench.switch(arguments.rate).await?;
         println!("  {}: {:.2} s in all; {}", bench.active, total(&parts), words(&verdict));
+        if arguments.timeline {
+            print!("{}", timeline::text(&parts));
+        }
         waits.push(verdict.unavailable_seconds);
     }
     waits.sort_by(f64::total_cmp);

@@ -42,7 +42,7 @@ async fn show(arguments: &Arguments) -> Result<Verdict> {
     let facts = &Facts::read(&arguments.lab)?;
     let [east, west] = Region::ALL;
     step("Helm installs the operator and the application in both clusters");
-    deploy::install(facts).await?;
+    deploy::install(facts, deploy::SETTLE_SECONDS).await?;
     let clusters = Clusters::connect(facts).await?;
     step("kubectl apply: trade-matching starts in us-east-1");
     run::start(&clusters, &Choices::active(east)).await?;

@@ -200,7 +200,7 @@ pub async fn unharmed(customer: Customer) -> Result<()> {
 
 async fn install() -> Result<Facts> {
     let facts = Facts::read("tr").context("these tests need the lab: run them with `cargo xtask test`")?;
-    deploy::install(&facts).await?;
+    deploy::install(&facts, 0).await?;
     Ok(facts)
 }
 

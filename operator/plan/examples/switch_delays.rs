@@ -12,9 +12,10 @@ use jiff::SignedDuration;
 use region_plan::*;
 use support::*;
 
-/// What a pass took on the lab, and the operator's pauses after it (`operator/src/controller/pace.rs`). The end of a hook,
-/// and a report that the other side wrote, bring the next pass at once (`Wish` in `operator/src/cluster/peer.rs`).
-const PASS: SignedDuration = SignedDuration::from_millis(75);
+/// What reading the object and observing took on the lab when nobody sent; a record takes its own time ([`RECORD`]). After a
+/// pass the operator pauses (`operator/src/controller/pace.rs`). The end of a hook, and a report that the other side wrote,
+/// bring the next pass at once (`Wish` in `operator/src/cluster/peer.rs`).
+const PASS: SignedDuration = SignedDuration::from_millis(40);
 const AFTER_STEPS: SignedDuration = SignedDuration::from_millis(20);
 const IN_RUN: SignedDuration = SignedDuration::from_millis(100);
 const TICK: SignedDuration = SignedDuration::from_millis(5);
@@ -181,9 +182,10 @@ fn measure(scripts: u64, seed: u64) {
     let (median, worst) = (ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
     println!("switch time / longest chain of waits, virtual time, {scripts} random scripts, seed {seed}");
     println!(
-        "  settings: hold {} s, passes of {} ms, {} ms after steps and {} ms after none, renewal {} ms, clock of {} ms",
+        "  settings: hold {} s, passes of {} ms, records of {} ms, {} ms after steps and {} ms after none, renewal {} ms, clock of {} ms",
         HOLD.as_secs(),
         PASS.as_millis(),
+        RECORD.as_millis(),
         AFTER_STEPS.as_millis(),
         IN_RUN.as_millis(),
         RENEWAL.as_millis(),

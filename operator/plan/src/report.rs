@@ -186,4 +186,9 @@ impl SideReport {
     pub fn open_run(&self) -> Option<&RunReport> {
         self.run.as_ref().filter(|run| !run.mark.ended())
     }
+
+    /// Whether this side takes in a move that it has begun: it goes forward, whatever is wished for or said elsewhere.
+    pub fn has_begun(&self) -> bool {
+        self.open_run().is_some_and(|run| run.mark == Mark::Begun && !run.is_start())
+    }
 }

@@ -290,12 +290,10 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
         _ => {}
     }
     let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
-    // Pods stay until the new side has the lease: the application answers its own hook, and this side may have to take
-    // the lease back.
+    // Pods stay until the new side is active: the application answers its own hook, this side may have to take the lease
+    // back, and nothing that customers wait for shall have to share a machine or an API server with pods that end.
     if drained_hook_due(ctx, run) {
         draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
-    } else if let Some(workloads) = ctx.fresh(&ctx.world.workloads).filter(|_| taken) {
-        holder::scale_standby(workloads, &mut draft);
     }
     close_answers(ctx, &mut draft);
     draft.wait_until(format!("{} to be active", ctx.other), run.opened_at, ctx.intent.limits.attention);

@@ -227,7 +227,7 @@ pub struct Broker {
     pub customers_may_write: bool,
     /// Whether every customer may publish: open means all.
     pub all_customers_may_write: bool,
-    /// Open connections of users who submit.
+    /// Open connections of users who submit; where they may not publish, those that may be older than that.
     pub customer_connections: u32,
     /// Open connections of users who only read answers.
     pub answer_connections: u32,

@@ -180,7 +180,7 @@ fn a_standby_does_not_tell_its_old_copy_as_the_present_truth() {
 }
 
 #[test]
-fn the_old_sides_pods_stay_for_their_drained_hook_and_go_when_it_is_late() {
+fn the_old_sides_pods_stay_until_the_new_side_is_active_and_for_their_drained_hook() {
     let mut universe = fenced();
     for step in universe.plan(0).steps {
         universe.apply(0, &step);
@@ -200,7 +200,15 @@ fn the_old_sides_pods_stay_for_their_drained_hook_and_go_when_it_is_late() {
     let taken = World { lease: Fact::known(Some(taken), universe.now), ..fenced.clone() };
     assert_eq!((offered(&fenced), offered(&taken)), ((true, false), (true, false)), "the hook is due");
     assert_eq!(offered(&late(&fenced)), (false, false), "the lease may have to be taken back");
-    assert_eq!(offered(&late(&taken)), (false, true));
+    assert_eq!(offered(&late(&taken)), (false, false), "the new side still opens");
+    let active =
+        World { peer: Fact::known(Some(finished(&universe.sides[1].report)), universe.now), ..taken };
+    assert_eq!((offered(&active), offered(&late(&active))), ((true, false), (false, true)));
+}
+
+fn finished(report: &SideReport) -> SideReport {
+    let run = report.run.clone().map(|run| RunReport { mark: Mark::Finished, ..run });
+    SideReport { run, ..report.clone() }
 }
 
 /// A move to the west whose old side has fenced, and whose new side has taken over the run and does nothing more.

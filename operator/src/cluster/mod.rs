@@ -5,5 +5,5 @@ mod peer;
 mod secrets;
 
 pub use client::{ClientLimits, ClusterError, from_kubeconfig_text, own};
-pub use peer::{PeerCopy, PeerReader, Peers, Wish};
+pub use peer::{PeerCopy, PeerReader, Peers, ReadPeer, Wish};
 pub use secrets::{SecretData, SecretError, Secrets};

@@ -1,7 +1,7 @@
 //! The other cluster: its TradingRegion objects are read live in each pass, and a watch in its own backoff tells of changes.
 //! A peer that does not answer is asked in the background from then on, so that it never slows a pass down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,15 @@ pub type Wish = mpsc::Sender<()>;
 /// The other side's object as it was read; `None`: it does not exist there.
 pub type PeerCopy = Option<Arc<TradingRegion>>;
 
+/// Whether a pass waits for the other side's copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadPeer {
+    /// It is read now: something is decided by it.
+    Now,
+    /// The last copy will do, with its age, while the next one is read.
+    Beside,
+}
+
 /// Namespace, name and key of a secret.
 type SecretKey = (String, String, String);
 /// The secret's resourceVersion that a reader was made from.
@@ -54,11 +63,17 @@ impl Peers {
         Self { secrets, wish, readers: Mutex::default() }
     }
 
-    /// The copy of `namespace/name` in the cluster whose kubeconfig is in that secret, read now.
-    pub async fn read(&self, namespace: &str, name: &str, secret: &str, key: &str) -> Fact<PeerCopy> {
-        match self.reader(namespace, secret, key).await {
-            Ok(reader) => reader.read(name).await,
-            Err(why) => Fact::unknown(why),
+    /// The copy of `namespace/name` in the cluster whose kubeconfig is in that secret.
+    pub async fn read(
+        &self,
+        (namespace, name): (&str, &str),
+        (secret, key): (&str, &str),
+        when: ReadPeer,
+    ) -> Fact<PeerCopy> {
+        match (self.reader(namespace, secret, key).await, when) {
+            (Ok(reader), ReadPeer::Now) => reader.read(name).await,
+            (Ok(reader), ReadPeer::Beside) => reader.read_beside(name).await,
+            (Err(why), _) => Fact::unknown(why),
         }
     }
 
@@ -97,6 +112,10 @@ struct State {
     /// Why the last read failed; while set, passes do not wait for this peer.
     down: Option<String>,
     last_seen: Option<Timestamp>,
+    /// The last copy of each object.
+    copies: HashMap<String, Fact<PeerCopy>>,
+    /// Objects that are being read beside the passes.
+    asking: HashSet<String>,
 }
 
 impl PeerReader {
@@ -120,14 +139,34 @@ impl PeerReader {
         if let Some(why) = self.down() {
             return Fact::unknown(why);
         }
-        match self.ask(name).await {
+        let copy = match self.ask(name).await {
             Ok(found) => Fact::known(found, clock::now()),
             Err(Failure::Undecodable(why)) => Fact::unknown(why),
             Err(Failure::Unreachable(why)) => {
                 self.went_down(name, why);
                 Fact::unknown(self.down().unwrap_or_default())
             }
+        };
+        self.lock().copies.insert(name.to_owned(), copy.clone());
+        copy
+    }
+
+    /// The copy that was read last; the next one is read beside. Waits only if there is none yet.
+    async fn read_beside(self: &Arc<Self>, name: &str) -> Fact<PeerCopy> {
+        let known = {
+            let mut state = self.lock();
+            let known = state.copies.get(name).cloned();
+            known.map(|copy| (copy, state.asking.insert(name.to_owned())))
+        };
+        let Some((copy, idle)) = known else { return self.read(name).await };
+        if idle {
+            let (reader, name) = (Arc::clone(self), name.to_owned());
+            self.spawn(async move {
+                reader.read(&name).await;
+                reader.lock().asking.remove(&name);
+            });
         }
+        copy
     }
 
     async fn ask(&self, name: &str) -> Result<PeerCopy, Failure> {

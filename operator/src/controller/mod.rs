@@ -69,8 +69,17 @@ pub struct Operator {
     pub observe_deadline: Duration,
     /// Whether a test may end this process by an annotation.
     pub failpoints: bool,
-    /// When the status of each object was last written by this process.
-    pub written: Mutex<HashMap<String, Timestamp>>,
+    /// What this process wrote last of each object.
+    pub written: Mutex<HashMap<String, Written>>,
+}
+
+/// A write of a status.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// When.
+    pub at: Timestamp,
+    /// The object's resourceVersion since then.
+    pub version: Option<String>,
 }
 
 /// Why a pass could not be made.
@@ -187,11 +196,13 @@ impl Operator {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    fn last_written(&self, uid: &str) -> Option<Timestamp> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+    fn last_written(&self, uid: &str) -> Option<Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
     }
 
-    fn note_written(&self, uid: &str, at: Timestamp) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), at);
+    fn note_written(&self, object: &TradingRegion) {
+        let written = Written { at: clock::now(), version: object.resource_version() };
+        let uid = object.uid().unwrap_or_default();
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, written);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use region_plan::{Intent, LeaseView, Management, Mark, Plan, SideReport};
+use jiff::Timestamp;
+use region_plan::{Intent, LeaseView, Management, Mark, Plan, SideReport, Wait};
 
 /// After a step was made: its proof may be there already.
 pub(super) const AT_ONCE: Duration = Duration::from_millis(20);
@@ -23,17 +24,25 @@ pub(super) fn pace(
     lease: Option<&LeaseView>,
     plan: &Plan,
     made_steps: bool,
+    now: Timestamp,
 ) -> Duration {
     if made_steps {
         return AT_ONCE;
     }
     let open = |report: &SideReport| report.open_run().is_some();
     if intent.management == Management::Manage && (open(mine) || peer.is_some_and(open)) {
-        return if peers_turn(mine, peer) { PEERS_TURN } else { IN_RUN };
+        let pause = if peers_turn(mine, peer) { PEERS_TURN } else { IN_RUN };
+        return until_next_end(&plan.waits, now).map_or(pause, |left| left.clamp(AT_ONCE, pause));
     }
     let holder = lease.and_then(|row| row.holder.as_ref());
     let as_wanted = holder == Some(&intent.mine.active) && intent.agreed().is_some() && !intent.deleting;
     if as_wanted && plan.waits.is_empty() { STEADY } else { NEAR }
+}
+
+/// How long until the first wait that has an end is over.
+fn until_next_end(waits: &[Wait], now: Timestamp) -> Option<Duration> {
+    let ends = waits.iter().filter_map(|wait| wait.until).filter(|end| *end > now);
+    ends.min().map(|end| Duration::try_from(end.duration_since(now)).unwrap_or_default())
 }
 
 /// Whether this side's part of the run waits for nothing but the other side's next report.
@@ -53,7 +62,6 @@ fn peers_turn(mine: &SideReport, peer: Option<&SideReport>) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use jiff::Timestamp;
     use region_plan::{Epoch, Fact, GrantId, Opened, Phase, Region, RunId, RunReport, Validity};
     use uuid::Uuid;
 
@@ -101,16 +109,30 @@ mod tests {
         let held = lease("us-east-1");
         let mut open = open;
         open.run.as_mut().unwrap().closing_since = Some(Timestamp::UNIX_EPOCH);
-        assert_eq!(pace(&wish(), &open, None, Some(&held), &plan(), false), IN_RUN);
-        assert_eq!(pace(&wish(), &none, Some(&open), Some(&held), &plan(), false), IN_RUN);
-        assert_eq!(pace(&wish(), &report(Some(Mark::Finished)), None, Some(&held), &plan(), false), STEADY);
+        assert_eq!(pace(&wish(), &open, None, Some(&held), &plan(), false, Timestamp::UNIX_EPOCH), IN_RUN);
+        assert_eq!(
+            pace(&wish(), &none, Some(&open), Some(&held), &plan(), false, Timestamp::UNIX_EPOCH),
+            IN_RUN
+        );
+        assert_eq!(
+            pace(
+                &wish(),
+                &report(Some(Mark::Finished)),
+                None,
+                Some(&held),
+                &plan(),
+                false,
+                Timestamp::UNIX_EPOCH
+            ),
+            STEADY
+        );
     }
 
     #[test]
     fn a_side_that_waits_for_the_others_report_alone_looks_less_often() {
         let held = lease("us-east-1");
         let paced = |mine: &SideReport, peer: &SideReport| {
-            pace(&wish(), mine, Some(peer), Some(&held), &plan(), false)
+            pace(&wish(), mine, Some(peer), Some(&held), &plan(), false, Timestamp::UNIX_EPOCH)
         };
         let (accepted, fenced) = (report(Some(Mark::Accepted)), report(Some(Mark::Fenced)));
         let mut warm = report(Some(Mark::Proposed));
@@ -124,16 +146,47 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_wait_is_not_slept_through() {
+        let mut open = report(Some(Mark::Accepted));
+        open.run.as_mut().unwrap().closing_since = Some(Timestamp::UNIX_EPOCH);
+        let held = lease("us-east-1");
+        let paced = |milliseconds| {
+            let until = Some(Timestamp::from_millisecond(milliseconds).unwrap());
+            let plan = Plan { waits: vec![Wait { on: "x".to_owned(), since: None, until }], ..plan() };
+            pace(&wish(), &open, None, Some(&held), &plan, false, Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!(paced(60), Duration::from_millis(60));
+        assert_eq!((paced(900), paced(-5)), (IN_RUN, IN_RUN), "an end that has passed is none");
+    }
+
+    #[test]
     fn a_wish_that_is_not_fulfilled_is_looked_at_sooner_than_a_steady_state() {
         let none = report(None);
-        assert_eq!(pace(&wish(), &none, None, Some(&lease("us-west-2")), &plan(), false), NEAR);
-        assert_eq!(pace(&wish(), &none, None, None, &plan(), false), NEAR);
-        assert_eq!(pace(&wish(), &none, None, Some(&lease("us-east-1")), &plan(), false), STEADY);
+        assert_eq!(
+            pace(&wish(), &none, None, Some(&lease("us-west-2")), &plan(), false, Timestamp::UNIX_EPOCH),
+            NEAR
+        );
+        assert_eq!(pace(&wish(), &none, None, None, &plan(), false, Timestamp::UNIX_EPOCH), NEAR);
+        assert_eq!(
+            pace(&wish(), &none, None, Some(&lease("us-east-1")), &plan(), false, Timestamp::UNIX_EPOCH),
+            STEADY
+        );
     }
 
     #[test]
     fn what_was_just_done_is_looked_at_at_once() {
-        assert_eq!(pace(&wish(), &report(None), None, Some(&lease("us-east-1")), &plan(), true), AT_ONCE);
+        assert_eq!(
+            pace(
+                &wish(),
+                &report(None),
+                None,
+                Some(&lease("us-east-1")),
+                &plan(),
+                true,
+                Timestamp::UNIX_EPOCH
+            ),
+            AT_ONCE
+        );
     }
 
     #[test]
@@ -141,6 +194,9 @@ mod tests {
         let mut wish = wish();
         wish.management = Management::Observe;
         let open = report(Some(Mark::Accepted));
-        assert_eq!(pace(&wish, &open, None, Some(&lease("us-east-1")), &plan(), false), STEADY);
+        assert_eq!(
+            pace(&wish, &open, None, Some(&lease("us-east-1")), &plan(), false, Timestamp::UNIX_EPOCH),
+            STEADY
+        );
     }
 }

@@ -34,8 +34,14 @@ pub(super) enum Next {
     Gone,
 }
 
-/// Reads the object anew: what this process wrote last is in it.
+/// The object, read anew: what this process wrote last is in it. A side that has begun goes forward whatever is wished for
+/// now, and what the watch brought will do for it if that is what this process wrote last.
 async fn read(operator: &Operator, cached: &TradingRegion) -> Result<Option<TradingRegion>, PassError> {
+    let written = operator.last_written(&cached.uid().unwrap_or_default());
+    let as_written = written.is_some_and(|last| last.version == cached.resource_version());
+    if as_written && own_report(&operator.me, cached).has_begun() {
+        return Ok(Some(cached.clone()));
+    }
     let api: Api<TradingRegion> =
         Api::namespaced(operator.client.clone(), &cached.namespace().unwrap_or_default());
     match within(READ, "the API server", api.get_opt(&cached.name_any())).await {
@@ -221,7 +227,7 @@ impl Pass<'_> {
         let world = &self.seen.world;
         let peer = world.peer.get().and_then(Option::as_ref);
         let lease = world.lease.get().and_then(Option::as_ref);
-        Ok(Next::In(pace(&self.seen.intent, &side, peer, lease, &decision.plan, made)))
+        Ok(Next::In(pace(&self.seen.intent, &side, peer, lease, &decision.plan, made, clock::now())))
     }
 
     fn executor<'s>(&'s self, failpoint: Option<&'s Failpoint>) -> Executor<'s> {
@@ -309,7 +315,8 @@ impl Pass<'_> {
     ) -> Result<Option<TradingRegion>, WriteError> {
         let object = told.unwrap_or(&self.object);
         let status = self.status(decision, side);
-        let written = self.operator.last_written(&self.object.uid().unwrap_or_default());
+        let written =
+            self.operator.last_written(&self.object.uid().unwrap_or_default()).map(|written| written.at);
         if !worth_writing(object.status.as_ref(), &status, written, decision.now) {
             return Ok(None);
         }
@@ -322,7 +329,7 @@ impl Pass<'_> {
         status: &TradingRegionStatus,
     ) -> Result<TradingRegion, WriteError> {
         let written = self.writer.write_status(over, status).await?;
-        self.operator.note_written(&self.object.uid().unwrap_or_default(), clock::now());
+        self.operator.note_written(&written);
         Ok(written)
     }
 

@@ -27,7 +27,7 @@ pub use workloads::Rival;
 use workloads::Wanted;
 
 use crate::apply::HookBoard;
-use crate::cluster::{PeerCopy, Peers};
+use crate::cluster::{PeerCopy, Peers, ReadPeer};
 use crate::sources::Sources;
 use crate::sources::database::Seen;
 use crate::workloads::Workloads;
@@ -74,7 +74,7 @@ impl Observer<'_> {
         let questions = needs(self.me, &mine);
         let run_open = mine.open_run().is_some();
         let (peer, database, global, controls, broker, drain, name) = tokio::join!(
-            self.peer(object),
+            self.peer(object, questions.peer),
             database(sources),
             global(sources, run_open),
             controls(sources, self.deadline),
@@ -137,13 +137,13 @@ impl Observer<'_> {
         self.samples.checked(&uid, recorded, sample, Instant::now(), self.deadline)
     }
 
-    async fn peer(&self, object: &TradingRegion) -> Fact<PeerCopy> {
+    async fn peer(&self, object: &TradingRegion, when: ReadPeer) -> Fact<PeerCopy> {
         let namespace = object.namespace().unwrap_or_default();
         let Some(other) = object.spec.other(self.me.as_str()) else {
             return Fact::unknown(format!("the spec names no region besides {}", self.me));
         };
         let secret = &other.peer.secret_ref;
-        self.peers.read(&namespace, &object.name_any(), &secret.name, &secret.key).await
+        self.peers.read((&namespace, &object.name_any()), (&secret.name, &secret.key), when).await
     }
 }
 

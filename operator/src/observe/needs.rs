@@ -2,6 +2,8 @@
 
 use region_plan::{Mark, Region, SideReport};
 
+use crate::cluster::ReadPeer;
+
 /// Questions that are not always asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Questions {
@@ -9,16 +11,21 @@ pub struct Questions {
     pub drain: bool,
     /// The address that customers' name answers.
     pub dns: bool,
+    /// The other side's copy.
+    pub peer: ReadPeer,
 }
 
 /// What to ask, given the own report. In doubt a question is asked: an absent drain check would read as "nothing left".
 pub fn needs(me: &Region, report: &SideReport) -> Questions {
-    let Some(run) = report.open_run() else { return Questions { drain: true, dns: true } };
+    let Some(run) = report.open_run() else {
+        return Questions { drain: true, dns: true, peer: ReadPeer::Now };
+    };
     let gives = run.from == *me && run.to != *me;
     let fenced = gives && run.mark == Mark::Fenced;
     // A lease that was given up may be taken back: then this side opens again and needs the name.
     let opens = fenced || (run.to == *me && run.mark == Mark::Begun);
-    Questions { drain: gives && !fenced, dns: opens }
+    let peer = if report.has_begun() { ReadPeer::Beside } else { ReadPeer::Now };
+    Questions { drain: gives && !fenced, dns: opens, peer }
 }
 
 #[cfg(test)]
@@ -54,9 +61,23 @@ mod tests {
     #[test]
     fn the_new_side_does_not_ask_for_its_own_drain_but_for_the_name() {
         let me = Region::from("a");
-        assert_eq!(needs(&me, &report("b", "a", Mark::Begun)), Questions { drain: false, dns: true });
-        assert_eq!(needs(&me, &report("b", "a", Mark::Proposed)), Questions { drain: false, dns: false });
-        let fenced = Questions { drain: false, dns: true };
-        assert_eq!(needs(&me, &report("a", "b", Mark::Fenced)), fenced, "it may have to open again");
+        let asked = |questions: Questions| (questions.drain, questions.dns);
+        assert_eq!(asked(needs(&me, &report("b", "a", Mark::Begun))), (false, true));
+        assert_eq!(asked(needs(&me, &report("b", "a", Mark::Proposed))), (false, false));
+        let fenced = needs(&me, &report("a", "b", Mark::Fenced));
+        assert_eq!(asked(fenced), (false, true), "it may have to open again");
+    }
+
+    #[test]
+    fn the_other_sides_word_is_read_live_until_this_side_has_begun() {
+        let me = Region::from("a");
+        let when = |from, to, mark| needs(&me, &report(from, to, mark)).peer;
+        for mark in [Mark::Accepted, Mark::Fenced] {
+            assert_eq!(when("a", "b", mark), ReadPeer::Now, "{mark:?}");
+        }
+        assert_eq!(when("b", "a", Mark::Proposed), ReadPeer::Now);
+        assert_eq!(when("b", "a", Mark::Begun), ReadPeer::Beside);
+        assert_eq!(when("a", "a", Mark::Begun), ReadPeer::Now, "a start rests on what the other side says");
+        assert_eq!(needs(&me, &SideReport::new(&me)).peer, ReadPeer::Now);
     }
 }

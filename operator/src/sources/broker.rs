@@ -3,6 +3,8 @@
 //! Taking a permission must be reversible without a memory of our own: the closed pattern is one that matches nothing and
 //! still carries the open one, `(?!)(OPEN)`.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -31,6 +33,35 @@ pub struct Management {
     readers: Vec<String>,
     vhost: String,
     deadline: Duration,
+    old: OldConnections,
+}
+
+/// Connections that are older than the taking of the permission, by name. A customer who tries again and again is connected
+/// at most moments, but a connection that was made without the permission can publish nothing.
+#[derive(Clone, Debug, Default)]
+struct OldConnections(Arc<Mutex<Option<HashSet<String>>>>);
+
+impl OldConnections {
+    /// These were open when the permission had been taken. `anew`: it was taken just now, and not by an earlier call.
+    fn taken(&self, names: impl Iterator<Item = String>, anew: bool) {
+        let mut old = self.lock();
+        if anew || old.is_none() {
+            *old = Some(names.collect());
+        }
+    }
+
+    /// Whether that connection may have been made with the permission. Who does not know when it was taken takes each for one.
+    fn has(&self, name: &str) -> bool {
+        self.lock().as_ref().is_none_or(|old| old.contains(name))
+    }
+
+    fn given_back(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<HashSet<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What one user may do in one virtual host.
@@ -42,7 +73,7 @@ struct Permission {
     read: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Connection {
     name: String,
     vhost: Option<String>,
@@ -76,7 +107,8 @@ impl Management {
     /// No call is made yet.
     pub fn new(caller: Caller, options: ManagementOptions) -> Self {
         let ManagementOptions { url, auth, customers, readers, vhost, deadline } = options;
-        Self { caller, base: url.trim_end_matches('/').to_owned(), auth, customers, readers, vhost, deadline }
+        let (base, old) = (url.trim_end_matches('/').to_owned(), OldConnections::default());
+        Self { caller, base, auth, customers, readers, vhost, deadline, old }
     }
 
     /// What customers may do and how many are connected.
@@ -87,10 +119,14 @@ impl Management {
         let may_write = try_join_all(self.customers.iter().map(|user| self.may_write(user)));
         let customers = try_join_all(self.customers.iter().map(|user| self.connections(user)));
         let readers = try_join_all(self.readers.iter().map(|user| self.connections(user)));
-        let (may_write, customers, readers) =
+        let (may_write, mut customers, readers) =
             futures::future::try_join3(may_write, customers, readers).await?;
+        let customers_may_write = may_write.iter().any(|may| *may);
+        if !customers_may_write {
+            customers.iter_mut().for_each(|open| open.retain(|connection| self.old.has(&connection.name)));
+        }
         Ok(Broker {
-            customers_may_write: may_write.iter().any(|may| *may),
+            customers_may_write,
             all_customers_may_write: may_write.iter().all(|may| *may),
             customer_connections: count(&customers),
             answer_connections: count(&readers),
@@ -141,15 +177,19 @@ impl Management {
     /// # Errors
     /// [`CallError`] of the first call that failed; all of it may be repeated.
     pub async fn close_customers(&self) -> Result<(), CallError> {
+        let mut taken = false;
         for user in &self.customers {
             for permission in self.permissions(user).await? {
                 if open_pattern(&permission.write) == Pattern::Open {
                     let closed = format!("{CLOSED_PREFIX}{})", permission.write);
                     self.set_write(user, &permission, &closed).await?;
+                    taken = true;
                 }
             }
         }
-        self.close_connections(&self.customers, "traffic moves to another region").await
+        let open = try_join_all(self.customers.iter().map(|user| self.connections(user))).await?.concat();
+        self.old.taken(open.iter().map(|connection| connection.name.clone()), taken);
+        self.close_connections(&open, "traffic moves to another region").await
     }
 
     /// Closes the connections of those who read answers.
@@ -157,7 +197,8 @@ impl Management {
     /// # Errors
     /// [`CallError`] of the first call that failed; all of it may be repeated.
     pub async fn close_readers(&self) -> Result<(), CallError> {
-        self.close_connections(&self.readers, "answers come from another region").await
+        let open = try_join_all(self.readers.iter().map(|user| self.connections(user))).await?.concat();
+        self.close_connections(&open, "answers come from another region").await
     }
 
     /// Gives the customers' permission to publish back.
@@ -165,6 +206,7 @@ impl Management {
     /// # Errors
     /// [`CallError`] of the first call that failed; a user without any permission in the virtual host is one.
     pub async fn open_customers(&self) -> Result<(), CallError> {
+        self.old.given_back();
         for user in &self.customers {
             let permissions = self.permissions(user).await?;
             if permissions.is_empty() {
@@ -191,13 +233,9 @@ impl Management {
         self.send(Method::PUT, &path, Some(&body)).await
     }
 
-    async fn close_connections(&self, users: &[String], reason: &str) -> Result<(), CallError> {
-        tracing::info!(?users, reason, "closing broker connections");
-        for user in users {
-            let open = self.connections(user).await?;
-            try_join_all(open.iter().map(|connection| self.close_connection(connection))).await?;
-        }
-        Ok(())
+    async fn close_connections(&self, open: &[Connection], reason: &str) -> Result<(), CallError> {
+        tracing::info!(connections = open.len(), reason, "closing broker connections");
+        try_join_all(open.iter().map(|connection| self.close_connection(connection))).await.map(drop)
     }
 
     async fn close_connection(&self, connection: &Connection) -> Result<(), CallError> {
@@ -278,6 +316,27 @@ mod tests {
         assert_eq!(open_pattern(open), Pattern::Open);
         assert_eq!(open_pattern("^$"), Pattern::Nothing);
         assert_eq!(open_pattern(""), Pattern::Nothing);
+    }
+
+    #[test]
+    fn a_customer_who_connects_again_without_the_permission_does_not_hold_the_switch_up() {
+        let old = OldConnections::default();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(old.has("before"), "nothing was taken by this process, so each connection counts");
+        old.taken(names(&["before"]).into_iter(), true);
+        old.taken(names(&["again"]).into_iter(), false);
+        assert!(old.has("before") && !old.has("again"));
+        old.taken(names(&["later"]).into_iter(), true);
+        assert!(old.has("later"), "somebody had given the permission back meanwhile");
+        old.given_back();
+        assert!(old.has("again"));
+    }
+
+    #[test]
+    fn a_leader_that_finds_the_permission_taken_counts_whom_it_finds() {
+        let old = OldConnections::default();
+        old.taken(["here".to_owned()].into_iter(), false);
+        assert!(old.has("here") && !old.has("new"));
     }
 
     #[test]

@@ -249,6 +249,10 @@ password_encryption = 'scram-sha-256'
 max_connections = 300
 shared_buffers = '128MB'
 wal_level = replica
+# Pages are written whole after each checkpoint: rarely, and compressed.
+max_wal_size = '2GB'
+checkpoint_timeout = '15min'
+wal_compression = lz4
 # Lets pg_rewind bring an old primary back.
 wal_log_hints = on
 max_wal_senders = 10

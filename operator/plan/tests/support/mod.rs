@@ -56,6 +56,9 @@ pub struct Universe {
     pub ids: u128,
 }
 
+/// How long the API server of the lab takes for a record.
+pub const RECORD: SignedDuration = SignedDuration::from_millis(80);
+
 impl Universe {
     /// Both copies name east; nothing was ever granted; nothing is scaled.
     pub fn fresh() -> Self {
@@ -196,7 +199,7 @@ impl Universe {
             self.apply(index, record);
             world.mine = self.sides[index].report.clone();
             world.hook_results = self.sides[index].hook_results.clone();
-            self.now = self.now.checked_add(SignedDuration::from_millis(60)).expect("in range");
+            self.now = self.now.checked_add(RECORD).expect("in range");
             if world.mine.open_run().is_none() {
                 break;
             }
