@@ -35,13 +35,16 @@ impl Choices {
     }
 }
 
+/// Where core answers, in either cluster.
+const CORE: &str = "http://trade-matching-core.trading.svc:8080";
+
 /// The application's own hooks, all HTTP.
 pub fn application_hooks() -> Value {
     let hook = |name: &str, at: &str, path: &str| {
         json!({
             "name": name,
             "at": at,
-            "http": {"url": format!("http://trade-matching-core.{NAMESPACE}.svc:8080/hooks/{path}"), "timeout": "5s"},
+            "http": {"url": format!("{CORE}/hooks/{path}"), "timeout": "5s"},
             "deadline": "60s",
         })
     };
@@ -110,6 +113,7 @@ fn drain_checks() -> Value {
         queue("outbound", "outbound"),
         queue("answers", "out"),
         {"name": "in-flight", "sql": {"query": "SELECT * FROM trading.in_flight"}},
+        {"name": "backlog", "http": {"url": format!("{CORE}/backlog"), "jsonPointer": "/total"}},
     ])
 }
 

@@ -38,7 +38,7 @@ pub struct Deployment {
     pub observed_generation: i64,
     /// `spec.replicas`.
     pub replicas: i32,
-    /// Ready replicas of the current template.
+    /// Available replicas of the current template.
     pub ready: i32,
     /// When it was created.
     pub created: Option<Timestamp>,

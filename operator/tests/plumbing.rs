@@ -22,7 +22,7 @@ use kube::Api;
 use region_aws::{AwsAccess, CallTimeouts, CredentialSource};
 use region_operator::apply::{HookBoard, ObjectWriter, Pauses, WriteError};
 use region_operator::backoff::Backoff;
-use region_operator::cluster::{ClientLimits, Peers, ReadPeer, Secrets, from_kubeconfig_text};
+use region_operator::cluster::{ClientLimits, PeerReader, Peers, ReadPeer, Secrets, from_kubeconfig_text};
 use region_operator::controller::{self, Operator};
 use region_operator::events::Events;
 use region_operator::leader::{Election, LeadershipLost, Timings, while_leading};
@@ -30,7 +30,7 @@ use region_operator::metrics::Metrics;
 use region_operator::observe::Samples;
 use region_operator::sources::{ApiEndpoints, SourceBook};
 use region_operator::workloads::Workloads;
-use region_plan::{Limits, Region};
+use region_plan::{Fact, Limits, Region};
 use serde_json::{Value, json};
 use support::{ApiServer, example, until};
 use tokio::net::TcpListener;
@@ -177,6 +177,43 @@ async fn a_dead_peer_costs_one_read_and_is_asked_beside_the_passes_until_it_answ
     tokio::time::timeout(support::SOON, wishes.recv()).await.expect("the peer's return asks for a pass");
     let found = peers.read(("trading", "app"), ("peer", "kubeconfig"), ReadPeer::Now).await;
     assert_eq!(found.get(), Some(&None), "it answers, and has no such object");
+}
+
+fn read_at<T>(fact: &Fact<T>) -> Option<Timestamp> {
+    match fact {
+        Fact::Known { at, .. } => Some(*at),
+        Fact::Unknown { .. } => None,
+    }
+}
+
+#[tokio::test]
+async fn a_side_that_has_begun_gets_the_last_copy_at_once_while_one_read_is_under_way() {
+    let server = ApiServer::default();
+    let object = example();
+    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+    server.put("/apis/regions.trading.dev/v1alpha1/namespaces/trading/tradingregions", object);
+    let reader = PeerReader::start(server.client(), "trading", "the peer", mpsc::channel(1).0);
+    let found = reader.read_beside(&name).await;
+    assert!(found.get().is_some_and(Option::is_some), "the first one is waited for: {found:?}");
+    let path = format!("tradingregions/{name}");
+    let reads = || server.asked().iter().filter(|asked| asked.path.ends_with(&path)).count();
+    server.silence(&path);
+    let (before, began) = (reads(), std::time::Instant::now());
+    for _ in 0..20 {
+        let again = reader.read_beside(&name).await;
+        assert_eq!(read_at(&again), read_at(&found), "the same copy, with its own age");
+        tokio::task::yield_now().await;
+    }
+    assert!(began.elapsed() < Duration::from_millis(500), "20 reads took {:?}", began.elapsed());
+    assert_eq!(reads() - before, 1);
+    let unknown = async {
+        while reader.read_beside(&name).await.get().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(support::SOON, unknown)
+        .await
+        .expect("a peer that fell silent is not known any more");
 }
 
 /// A clock that goes with the test's virtual time.

@@ -61,7 +61,7 @@ fn holds(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {
         StepKind::FlipIntakeOn => ctx.is(ControlRole::Intake, ctx.me, Switch::On),
         StepKind::FlipIngressOn => ctx.is(ControlRole::Ingress, ctx.me, Switch::On),
         StepKind::CloseBroker => {
-            broker.is_some_and(|broker| !broker.customers_may_write && broker.customer_connections == 0)
+            broker.is_some_and(|broker| !broker.customers_may_write && broker.old_customer_connections == 0)
         }
         StepKind::CloseAnswers => broker.is_some_and(|broker| broker.answer_connections == 0),
         StepKind::OpenBroker => broker.is_some_and(|broker| broker.all_customers_may_write),

@@ -187,7 +187,7 @@ impl SideReport {
         self.run.as_ref().filter(|run| !run.mark.ended())
     }
 
-    /// Whether this side takes in a move that it has begun: it goes forward, whatever is wished for or said elsewhere.
+    /// Whether this side takes in a move that it has begun: it goes forward, whatever the other side says.
     pub fn has_begun(&self) -> bool {
         self.open_run().is_some_and(|run| run.mark == Mark::Begun && !run.is_start())
     }

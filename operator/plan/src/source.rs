@@ -190,22 +190,20 @@ fn record_drained(ctx: &Context<'_>, run: &RunReport, since: Option<Timestamp>) 
     Draft::record(ctx, Phase::Draining, Recorded::Drained, changed)
 }
 
-/// Closes the ingress. Answers whether it is proved closed: three endpoints say Off, no customer may publish and
-/// none is connected. Once none was seen connected without the permission, later connections prove nothing: they
-/// never had it.
+/// Closes the ingress. Answers whether it is proved closed: three endpoints say Off, no customer may publish, and no
+/// connection is left that may be older than that. Later connections are not waited for: they never had the permission.
+/// While something is left to drain they are closed all the same, should one of them have been overlooked.
 fn close(ctx: &Context<'_>, run: &RunReport, draft: &mut Draft) -> bool {
     let off = [(holder::key(ControlRole::Ingress, ctx.me), Switch::Off)];
     holder::flip(ctx, Flipped::IngressOff, &off, draft);
     let cut = match ctx.fresh(&ctx.world.broker) {
-        Some(broker)
-            if !broker.customers_may_write
-                && (broker.customer_connections == 0 || run.drained_since.is_some()) =>
-        {
-            true
-        }
-        Some(_) => {
-            draft.step(Step::CloseBroker);
-            false
+        Some(broker) => {
+            let cut = !broker.customers_may_write
+                && (broker.old_customer_connections == 0 || run.drained_since.is_some());
+            if !cut || (broker.customer_connections > 0 && !undrained(ctx).is_empty()) {
+                draft.step(Step::CloseBroker);
+            }
+            cut
         }
         None => {
             draft.wait("the broker to answer, to show that no customer is connected");
@@ -291,9 +289,13 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     }
     let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
     // Pods stay until the new side is active: the application answers its own hook, this side may have to take the lease
-    // back, and nothing that customers wait for shall have to share a machine or an API server with pods that end.
+    // back, and nothing that customers wait for shall have to share a machine or an API server with pods that end. A new
+    // side that holds the lease and never finishes does not keep them for ever.
+    let overdue = ctx.past(run.opened_at, ctx.intent.limits.attention);
     if drained_hook_due(ctx, run) {
         draft.step(Step::Hook { point: HookPoint::Drained, run: run.id, epoch: run.from_epoch });
+    } else if let Some(workloads) = ctx.fresh(&ctx.world.workloads).filter(|_| taken && overdue) {
+        holder::scale_standby(workloads, &mut draft);
     }
     close_answers(ctx, &mut draft);
     draft.wait_until(format!("{} to be active", ctx.other), run.opened_at, ctx.intent.limits.attention);
@@ -334,6 +336,10 @@ fn stand_down(ctx: &Context<'_>, run: &RunReport, since: Timestamp, why: &str) -
         return end(ctx, run, Mark::Finished, why);
     }
     close_answers(ctx, &mut draft);
+    // Who stayed connected without the permission looks for the new side.
+    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.customer_connections > 0) {
+        draft.step(Step::CloseBroker);
+    }
     draft.wait_until("pods of this side to go", since, ctx.intent.limits.stand_down);
     draft
 }

@@ -212,7 +212,7 @@ pub struct Workload {
     pub standby_replicas: i32,
     /// `spec.replicas` now.
     pub replicas: i32,
-    /// Ready replicas of the current generation.
+    /// Available replicas of the current generation.
     pub ready: i32,
     /// The Deployment controller has seen the current generation.
     pub current: bool,
@@ -227,8 +227,10 @@ pub struct Broker {
     pub customers_may_write: bool,
     /// Whether every customer may publish: open means all.
     pub all_customers_may_write: bool,
-    /// Open connections of users who submit; where they may not publish, those that may be older than that.
+    /// Open connections of users who submit.
     pub customer_connections: u32,
+    /// Those of them that may be older than the taking of the permission to publish; all while it is given.
+    pub old_customer_connections: u32,
     /// Open connections of users who only read answers.
     pub answer_connections: u32,
 }

@@ -143,6 +143,65 @@ fn a_row_that_was_restored_from_an_old_copy_is_not_worked_on() {
 }
 
 #[test]
+fn a_customer_who_was_overlooked_is_closed_while_something_is_left_to_drain_and_when_the_new_side_is_active()
+{
+    let mut universe = closing();
+    universe.sides[0].broker = Broker {
+        customers_may_write: false,
+        all_customers_may_write: false,
+        customer_connections: 1,
+        old_customer_connections: 0,
+        answer_connections: 0,
+    };
+    let closes = |universe: &Universe| kinds(&universe.plan(0)).contains(&StepKind::CloseBroker);
+    assert!(closes(&universe));
+    universe.sides[0].queue = 0;
+    assert!(!closes(&universe), "who is connected without the permission is not waited for");
+    let mut universe = fenced();
+    universe.sides[0].broker.customer_connections = 1;
+    universe.sides[1].report = finished(&universe.sides[1].report);
+    universe.sides[0].hook_results.insert(HookPoint::Drained, HookResult::Succeeded);
+    let plan = (0..3).map(|_| {
+        let plan = universe.plan(0);
+        plan.steps.iter().for_each(|step| universe.apply(0, step));
+        kinds(&plan)
+    });
+    assert!(plan.flatten().any(|kind| kind == StepKind::CloseBroker));
+}
+
+#[test]
+fn a_new_side_that_never_finishes_does_not_keep_the_old_sides_pods_for_ever() {
+    let mut universe = fenced();
+    granted_by_hand(&mut universe, 1);
+    universe.sides[0].hook_results.insert(HookPoint::Drained, HookResult::Succeeded);
+    for _ in 0..3 {
+        universe.plan(0).steps.iter().for_each(|step| universe.apply(0, step));
+    }
+    let scales = |universe: &Universe| kinds(&universe.plan(0)).contains(&StepKind::ScaleStandby);
+    assert!(!scales(&universe));
+    universe.now = universe.now.checked_add(universe.intent(0).limits.attention).unwrap();
+    assert!(scales(&universe));
+}
+
+#[test]
+fn drain_checks_that_only_the_pods_of_the_active_region_can_answer_do_not_hold_a_switch_up() {
+    let mut universe = Universe::active();
+    let findings = |universe: &Universe, index: usize| {
+        let mut world = universe.world(index);
+        world.drain.insert("pods".to_owned(), Fact::unknown("nobody answers"));
+        let plan = decide(universe.now, &region(index), &universe.intent(index), &world);
+        plan.findings.iter().any(|finding| finding.code == Code::DrainUnknown)
+    };
+    assert_eq!([0, 1].map(|index| findings(&universe, index)), [true, false]);
+    universe.lease.holder = None;
+    assert_eq!(
+        [0, 1].map(|index| findings(&universe, index)),
+        [true, true],
+        "whoever empties next is not known"
+    );
+}
+
+#[test]
 fn a_drain_whose_database_falls_silent_asks_a_person_at_its_deadline() {
     let mut universe = closing();
     let mut world = universe.world(0);

@@ -202,22 +202,23 @@ fn the_old_side_ends_its_part_once_its_drained_hook_is_done_however_late() {
 }
 
 #[test]
-fn the_old_sides_pods_stay_until_the_new_side_has_the_lease_and_go_before_the_run_ends() {
+fn the_old_sides_pods_stay_until_the_new_side_is_active_and_go_before_the_run_ends() {
     let mut universe = fenced();
     let mut scaled_at = None;
     for _ in 0..100 {
         for index in [1, 0] {
             for step in universe.plan(index).steps {
                 if index == 0 && step.kind() == StepKind::ScaleStandby {
-                    let mark = universe.sides[0].report.run.as_ref().map(|run| run.mark);
-                    scaled_at = scaled_at.or(Some((mark, universe.lease.holder.clone())));
+                    let marks = [0, 1]
+                        .map(|side: usize| universe.sides[side].report.run.as_ref().map(|run| run.mark));
+                    scaled_at = scaled_at.or(Some(marks));
                 }
                 universe.apply(index, &step);
             }
         }
         universe.tick(jiff::SignedDuration::from_secs(1));
     }
-    assert_eq!(scaled_at, Some((Some(Mark::Fenced), Some(region(1)))));
+    assert_eq!(scaled_at, Some([Some(Mark::Fenced), Some(Mark::Finished)]));
     assert_eq!(universe.sides[0].report.run.as_ref().map(|run| run.mark), Some(Mark::Finished));
 }
 

@@ -1,13 +1,14 @@
-//! The other cluster: its TradingRegion objects are read live in each pass, and a watch in its own backoff tells of changes.
+//! The other cluster: its TradingRegion objects are read live, in each pass that decides by them, and a watch in its own
+//! backoff tells of changes.
 //! A peer that does not answer is asked in the background from then on, so that it never slows a pass down.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crds::TradingRegion;
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -15,6 +16,7 @@ use kube::{Api, Client, Resource};
 use region_plan::Fact;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::client::{ClientLimits, from_kubeconfig_text};
 use super::secrets::Secrets;
@@ -24,6 +26,8 @@ use crate::error::chain;
 
 /// One read of the other side's object.
 const CALL: Duration = Duration::from_millis(1000);
+/// A copy that is older is not handed out while the next one is read.
+const LAST_COPY: SignedDuration = SignedDuration::from_secs(3);
 /// Pauses between reads of a peer that does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -114,8 +118,8 @@ struct State {
     last_seen: Option<Timestamp>,
     /// The last copy of each object.
     copies: HashMap<String, Fact<PeerCopy>>,
-    /// Objects that are being read beside the passes.
-    asking: HashSet<String>,
+    /// Objects that are being read beside the passes, and since when.
+    asking: HashMap<String, Instant>,
 }
 
 impl PeerReader {
@@ -147,19 +151,25 @@ impl PeerReader {
                 Fact::unknown(self.down().unwrap_or_default())
             }
         };
-        self.lock().copies.insert(name.to_owned(), copy.clone());
+        let mut state = self.lock();
+        match copy.get() {
+            Some(None) => state.copies.remove(name),
+            _ => state.copies.insert(name.to_owned(), copy.clone()),
+        };
         copy
     }
 
-    /// The copy that was read last; the next one is read beside. Waits only if there is none yet.
-    async fn read_beside(self: &Arc<Self>, name: &str) -> Fact<PeerCopy> {
-        let known = {
-            let mut state = self.lock();
-            let known = state.copies.get(name).cloned();
-            known.map(|copy| (copy, state.asking.insert(name.to_owned())))
+    /// The copy that was read last; the next one is read beside. Waits only if there is none yet, or an old one.
+    pub async fn read_beside(self: &Arc<Self>, name: &str) -> Fact<PeerCopy> {
+        if let Some(why) = self.down() {
+            return Fact::unknown(why);
+        }
+        let copy = self.lock().copies.get(name).cloned();
+        let young = |at: Timestamp| clock::now().duration_since(at) < LAST_COPY;
+        let Some(copy) = copy.filter(|copy| matches!(copy, Fact::Known { at, .. } if young(*at))) else {
+            return self.read(name).await;
         };
-        let Some((copy, idle)) = known else { return self.read(name).await };
-        if idle {
+        if self.may_ask(name) {
             let (reader, name) = (Arc::clone(self), name.to_owned());
             self.spawn(async move {
                 reader.read(&name).await;
@@ -167,6 +177,16 @@ impl PeerReader {
             });
         }
         copy
+    }
+
+    /// Whether nobody reads that object beside the passes now. Who was at it for longer than a call may take is gone.
+    fn may_ask(&self, name: &str) -> bool {
+        let (mut state, now) = (self.lock(), Instant::now());
+        let under_way = state.asking.get(name).is_some_and(|since| now.duration_since(*since) < CALL * 2);
+        if !under_way {
+            state.asking.insert(name.to_owned(), now);
+        }
+        !under_way
     }
 
     async fn ask(&self, name: &str) -> Result<PeerCopy, Failure> {
@@ -229,7 +249,7 @@ enum Failure {
     Undecodable(String),
 }
 
-/// Only the metadata is watched: what counts is read live.
+/// Only the metadata is watched: what counts is read.
 async fn tell_of_changes(api: Api<PartialObjectMeta<TradingRegion>>, wish: Wish) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS);
     let mut changes = watcher(api, config).default_backoff().touched_objects().boxed();

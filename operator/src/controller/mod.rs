@@ -134,6 +134,10 @@ async fn reconcile(guarded: Arc<Guarded>, running: Arc<Running>) -> Result<Actio
         Err(invalid) => return Ok(undecodable(operator, &guarded, invalid).instrument(span).await),
     };
     let result = pass::pass(operator, object, &running.objects).instrument(span.clone()).await;
+    if result.is_err() {
+        // Somebody else may have written, and the watch may be late to tell.
+        operator.forget_written(&uid);
+    }
     let (kind, answer) = match result {
         Ok(pass::Next::In(pause)) => {
             operator.backoff.succeeded(&uid);
@@ -193,6 +197,10 @@ impl Operator {
         self.metrics.forget(uid);
         self.backoff.succeeded(uid);
         self.samples.forget(uid);
+        self.forget_written(uid);
+    }
+
+    fn forget_written(&self, uid: &str) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 

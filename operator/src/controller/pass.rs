@@ -34,11 +34,16 @@ pub(super) enum Next {
     Gone,
 }
 
-/// The object, read anew: what this process wrote last is in it. A side that has begun goes forward whatever is wished for
-/// now, and what the watch brought will do for it if that is what this process wrote last.
+/// How old a write may be after which the own object is taken from the watch: in a run the status is written once a second.
+const JUST_WRITTEN: SignedDuration = SignedDuration::from_secs(3);
+
+/// The object, read anew: what this process wrote last is in it. A side that has begun goes forward, so for it what the watch
+/// brought will do, if that is what this process just wrote.
 async fn read(operator: &Operator, cached: &TradingRegion) -> Result<Option<TradingRegion>, PassError> {
     let written = operator.last_written(&cached.uid().unwrap_or_default());
-    let as_written = written.is_some_and(|last| last.version == cached.resource_version());
+    let as_written = written.is_some_and(|last| {
+        last.version == cached.resource_version() && clock::now().duration_since(last.at) < JUST_WRITTEN
+    });
     if as_written && own_report(&operator.me, cached).has_begun() {
         return Ok(Some(cached.clone()));
     }

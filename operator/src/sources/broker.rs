@@ -36,18 +36,15 @@ pub struct Management {
     old: OldConnections,
 }
 
-/// Connections that are older than the taking of the permission, by name. A customer who tries again and again is connected
-/// at most moments, but a connection that was made without the permission can publish nothing.
+/// Connections that may be older than the taking of the permission, by name. A customer who tries again and again is connected
+/// at most moments; a connection that was made without the permission is not waited for.
 #[derive(Clone, Debug, Default)]
 struct OldConnections(Arc<Mutex<Option<HashSet<String>>>>);
 
 impl OldConnections {
-    /// These were open when the permission had been taken. `anew`: it was taken just now, and not by an earlier call.
-    fn taken(&self, names: impl Iterator<Item = String>, anew: bool) {
-        let mut old = self.lock();
-        if anew || old.is_none() {
-            *old = Some(names.collect());
-        }
+    /// These were open after the permission had been taken; later ones are not, until it was given again.
+    fn taken(&self, names: impl Iterator<Item = String>) {
+        self.lock().get_or_insert_with(|| names.collect());
     }
 
     /// Whether that connection may have been made with the permission. Who does not know when it was taken takes each for one.
@@ -55,7 +52,8 @@ impl OldConnections {
         self.lock().as_ref().is_none_or(|old| old.contains(name))
     }
 
-    fn given_back(&self) {
+    /// The permission is given, or is about to be taken: whoever is connected then counts.
+    fn given(&self) {
         *self.lock() = None;
     }
 
@@ -119,17 +117,19 @@ impl Management {
         let may_write = try_join_all(self.customers.iter().map(|user| self.may_write(user)));
         let customers = try_join_all(self.customers.iter().map(|user| self.connections(user)));
         let readers = try_join_all(self.readers.iter().map(|user| self.connections(user)));
-        let (may_write, mut customers, readers) =
+        let (may_write, customers, readers) =
             futures::future::try_join3(may_write, customers, readers).await?;
         let customers_may_write = may_write.iter().any(|may| *may);
-        if !customers_may_write {
-            customers.iter_mut().for_each(|open| open.retain(|connection| self.old.has(&connection.name)));
+        if customers_may_write {
+            self.old.given();
         }
+        let old = customers.iter().flatten().filter(|connection| self.old.has(&connection.name)).count();
         Ok(Broker {
             customers_may_write,
             all_customers_may_write: may_write.iter().all(|may| *may),
-            customer_connections: count(&customers),
-            answer_connections: count(&readers),
+            customer_connections: number(customers.iter().map(Vec::len).sum()),
+            old_customer_connections: number(old),
+            answer_connections: number(readers.iter().map(Vec::len).sum()),
         })
     }
 
@@ -177,18 +177,17 @@ impl Management {
     /// # Errors
     /// [`CallError`] of the first call that failed; all of it may be repeated.
     pub async fn close_customers(&self) -> Result<(), CallError> {
-        let mut taken = false;
         for user in &self.customers {
             for permission in self.permissions(user).await? {
                 if open_pattern(&permission.write) == Pattern::Open {
                     let closed = format!("{CLOSED_PREFIX}{})", permission.write);
+                    self.old.given();
                     self.set_write(user, &permission, &closed).await?;
-                    taken = true;
                 }
             }
         }
         let open = try_join_all(self.customers.iter().map(|user| self.connections(user))).await?.concat();
-        self.old.taken(open.iter().map(|connection| connection.name.clone()), taken);
+        self.old.taken(open.iter().map(|connection| connection.name.clone()));
         self.close_connections(&open, "traffic moves to another region").await
     }
 
@@ -206,7 +205,7 @@ impl Management {
     /// # Errors
     /// [`CallError`] of the first call that failed; a user without any permission in the virtual host is one.
     pub async fn open_customers(&self) -> Result<(), CallError> {
-        self.old.given_back();
+        self.old.given();
         for user in &self.customers {
             let permissions = self.permissions(user).await?;
             if permissions.is_empty() {
@@ -268,8 +267,8 @@ impl Management {
     }
 }
 
-fn count(connections: &[Vec<Connection>]) -> u32 {
-    u32::try_from(connections.iter().map(Vec::len).sum::<usize>()).unwrap_or(u32::MAX)
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// What a write pattern means.
@@ -319,24 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_who_connects_again_without_the_permission_does_not_hold_the_switch_up() {
+    fn a_customer_who_connects_again_without_the_permission_is_not_waited_for() {
         let old = OldConnections::default();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let taken = |name: &str| old.taken([name.to_owned()].into_iter());
         assert!(old.has("before"), "nothing was taken by this process, so each connection counts");
-        old.taken(names(&["before"]).into_iter(), true);
-        old.taken(names(&["again"]).into_iter(), false);
+        taken("before");
+        taken("again");
         assert!(old.has("before") && !old.has("again"));
-        old.taken(names(&["later"]).into_iter(), true);
-        assert!(old.has("later"), "somebody had given the permission back meanwhile");
-        old.given_back();
-        assert!(old.has("again"));
-    }
-
-    #[test]
-    fn a_leader_that_finds_the_permission_taken_counts_whom_it_finds() {
-        let old = OldConnections::default();
-        old.taken(["here".to_owned()].into_iter(), false);
-        assert!(old.has("here") && !old.has("new"));
+        old.given();
+        assert!(old.has("again"), "the permission was given, or a call that takes it did not end well");
+        taken("later");
+        assert!(old.has("later") && !old.has("before"));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Metrics {
     batch_seconds: Histogram,
     /// Messages published onward and confirmed.
     pub published: Counter,
+    /// Records in the messages that were done: a message between stages holds many.
+    pub records: Counter,
     /// 0 closed, 1 core, 2 open, 3 draining.
     pub gate: Gauge<i64, AtomicI64>,
     /// Epoch of the grant under which the process works; 0 when closed.
@@ -44,6 +46,11 @@ pub struct Metrics {
 impl Metrics {
     /// Registers all metrics under the prefix `services` with the label `stage`; every label set starts at zero.
     pub fn new(stage: &'static str) -> Self {
+        Self::with(stage, |_| {})
+    }
+
+    /// The same, with metrics of the application's own.
+    pub fn with(stage: &'static str, own: impl FnOnce(&mut Registry)) -> Self {
         let labels = std::iter::once(("stage".into(), stage.into()));
         let mut registry = Registry::with_prefix_and_labels("services", labels);
         let messages = Family::<FateLabels, Counter>::default();
@@ -52,7 +59,8 @@ impl Metrics {
         }
         let batch_messages = Histogram::new(exponential_buckets(1.0, 2.0, 10));
         let batch_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
-        let (published, gate, epoch) = (Counter::default(), Gauge::default(), Gauge::default());
+        let (published, records) = (Counter::default(), Counter::default());
+        let (gate, epoch) = (Gauge::default(), Gauge::default());
         registry.register(
             "messages",
             "Messages taken from the queue, by what became of them",
@@ -65,9 +73,12 @@ impl Metrics {
             batch_seconds.clone(),
         );
         registry.register("published", "Messages published onward and confirmed", published.clone());
+        registry.register("records", "Records in the messages that were done", records.clone());
         registry.register("gate", "0 closed, 1 core, 2 open, 3 draining", gate.clone());
         registry.register("epoch", "Epoch under which this process works, 0 when closed", epoch.clone());
-        Self { registry: Arc::new(registry), messages, batch_messages, batch_seconds, published, gate, epoch }
+        own(&mut registry);
+        let registry = Arc::new(registry);
+        Self { registry, messages, batch_messages, batch_seconds, published, records, gate, epoch }
     }
 
     /// Counts messages that left the stage.

@@ -344,6 +344,7 @@ impl<S: Stage> Runner<S> {
             .await
             .map_err(|_| StageError::Deadline { queue: queue(), seconds: BATCH_DEADLINE.as_secs() })??;
         self.deps.metrics.count(Fate::Done, messages.len() - batch.unreadable.len());
+        self.deps.metrics.records.inc_by(batch.records.len() as u64);
         self.deps.metrics.count(Fate::Quarantined, quarantined);
         self.deps.metrics.batch(messages.len(), began.elapsed());
         self.stage.batch_done();

@@ -101,7 +101,8 @@ create index outbox_unsent on trading.outbox (seq) where sent_at is null;
 -- Decided by core, not in the customers' queue: answers on their way. Core adds, outbound takes away.
 create table trading.unanswered (
     message_id  uuid primary key,
-    since       timestamptz not null default clock_timestamp()
+    since       timestamptz not null default clock_timestamp(),
+    caused_ms   bigint not null                 -- when inbound took the message that the answer follows from
 );
 
 -- Egress: answers as the customer sees them.
@@ -135,14 +136,23 @@ select region.protect(('trading.' || name)::regclass)
   from unnest(array['inbound_raw', 'pending', 'quarantine', 'ingested', 'nacks', 'trades', 'conflicts',
                     'outbox', 'unanswered', 'egressed', 'sent', 'probes']) as name;
 
--- One number for the drain check: messages stored by inbound that core has not decided, and answers that are not in the
--- customers' queue.
+-- Messages stored by inbound that core has not decided, and answers that are not in the customers' queue; the age of the
+-- oldest of each.
+create view trading.backlog as
+    select 'undecided' as part, count(*) as records,
+           extract(epoch from clock_timestamp() - min(since))::double precision as oldest_seconds from trading.pending
+    union all
+    select 'unanswered', count(*), extract(epoch from clock_timestamp() - min(since))::double precision
+      from trading.unanswered;
+
+-- One number of both for the drain check.
 create view trading.in_flight as
     select (select count(*) from trading.pending) + (select count(*) from trading.unanswered) as in_flight;
 
 grant usage on schema trading
     to trading_inbound, trading_ingestion, trading_core, trading_egress, trading_outbound, region_operator;
 grant select on trading.in_flight to region_operator, trading_core;
+grant select on trading.backlog to trading_core;
 
 grant select, insert on trading.inbound_raw to trading_inbound;
 grant insert on trading.pending to trading_inbound;

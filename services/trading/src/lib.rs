@@ -6,6 +6,7 @@
 mod core;
 mod egress;
 pub mod envelope;
+mod figures;
 pub mod generate;
 mod ids;
 mod inbound;

@@ -1,13 +1,17 @@
 //! The outbound gateway: sends each answer to the customers' queue as a message of its own.
 
+use std::collections::HashMap;
+
 use lapin::message::Delivery;
 use services_common::amqp::{Outgoing, grant_headers};
+use services_common::clock;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
 use uuid::Uuid;
 
 use crate::envelope::{Emitted, Record, unpack};
+use crate::figures::Figures;
 use crate::message::json;
 use crate::{names, store};
 
@@ -15,7 +19,10 @@ use crate::{names, store};
 pub(crate) const STAGE: &str = "outbound";
 
 /// The outbound stage.
-pub(crate) struct Outbound;
+pub(crate) struct Outbound {
+    /// Told of each answer that was delivered.
+    pub(crate) figures: Figures,
+}
 
 impl Stage for Outbound {
     type Record = Record<Emitted>;
@@ -61,10 +68,23 @@ impl Stage for Outbound {
 
     /// Only now the customers' queue has them: until then an answer counts as on its way, and a replay sends it again.
     async fn delivered(&self, unit: &Guarded<'_>, records: &[Record<Emitted>]) -> Result<(), DbError> {
-        let answered: Vec<Uuid> = store::records_where(records, |content| !content.is_probe());
-        let done = "delete from trading.unanswered where message_id = any($1)";
+        let status = |record: &Record<Emitted>| match &record.content {
+            Emitted::Answer(response) => Some((record.record, response.status.clone())),
+            Emitted::Probe => None,
+        };
+        let statuses: HashMap<Uuid, String> = records.iter().filter_map(status).collect();
+        let answered: Vec<Uuid> = statuses.keys().copied().collect();
+        let done =
+            "delete from trading.unanswered where message_id = any($1) returning message_id, caused_ms";
         let statement = unit.transaction().prepare_cached(done).await?;
-        unit.transaction().execute(&statement, &[&answered]).await?;
+        let now_ms = clock::now().as_millisecond();
+        // A repeat finds none: each answer counts once.
+        for row in unit.transaction().query(&statement, &[&answered]).await? {
+            let message: Uuid = row.try_get("message_id")?;
+            if let Some(status) = statuses.get(&message) {
+                self.figures.answered(status, row.try_get("caused_ms")?, now_ms);
+            }
+        }
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::core::{self, Core, hooks};
 use crate::egress::Egress;
+use crate::figures::{self, Figures};
 use crate::inbound::Inbound;
 use crate::ingestion::Ingestion;
 use crate::outbound::Outbound;
@@ -144,18 +145,19 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let (metrics, figures) = metrics(name);
     let stage_deps = StageDeps {
         database: deps.database.clone(),
         broker: Arc::new(Broker::new(deps.broker.clone())),
         gate: GateKeeper::default(),
-        metrics: Metrics::new(name.word()),
+        metrics,
     };
     let router = router(name, &deps, &stage_deps);
     let gate = stage_deps.gate.clone();
     let (database, app, region) = (deps.database.clone(), deps.app.clone(), deps.region.clone());
     let stop = shutdown.clone();
     let gate = tokio::spawn(async move { gate.run(&database, &app, &region, stop).await });
-    let work = tokio::spawn(work(name, deps, stage_deps.clone(), shutdown.clone()));
+    let work = tokio::spawn(work(name, deps, stage_deps.clone(), figures, shutdown.clone()));
     let served = health::serve(listener, router, shutdown.clone()).await;
     // Serving ends at shutdown, or because it failed: then the rest must end too.
     shutdown.cancel();
@@ -170,6 +172,17 @@ pub async fn run(
     Ok(served?)
 }
 
+/// The metrics of a process; the application's own are those of the last stage and of core.
+fn metrics(name: StageName) -> (Metrics, Figures) {
+    let figures = Figures::default();
+    let metrics = Metrics::with(name.word(), |registry| match name {
+        StageName::Inbound | StageName::Ingestion | StageName::Egress => {}
+        StageName::Core => figures.register_backlog(registry),
+        StageName::Outbound => figures.register_answers(registry),
+    });
+    (metrics, figures)
+}
+
 fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
     let health = health::router(Health {
         stage: name.word(),
@@ -181,27 +194,36 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
     });
     match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress | StageName::Outbound => health,
-        StageName::Core => health.merge(hooks::router(hooks::Hooks {
-            app: deps.app.clone(),
-            region: deps.region.clone(),
-            broker_user: deps.broker_user.clone(),
-            deps: stage_deps.clone(),
-        })),
+        StageName::Core => {
+            health.merge(figures::router(deps.database.clone())).merge(hooks::router(hooks::Hooks {
+                app: deps.app.clone(),
+                region: deps.region.clone(),
+                broker_user: deps.broker_user.clone(),
+                deps: stage_deps.clone(),
+            }))
+        }
     }
 }
 
-async fn work(name: StageName, deps: Deps, stage_deps: StageDeps, shutdown: CancellationToken) {
+async fn work(
+    name: StageName,
+    deps: Deps,
+    stage_deps: StageDeps,
+    figures: Figures,
+    shutdown: CancellationToken,
+) {
     match name {
         StageName::Inbound => stage::run(Inbound { probe_user: deps.probe_user }, stage_deps, shutdown).await,
         StageName::Ingestion => stage::run(Ingestion, stage_deps, shutdown).await,
         StageName::Egress => stage::run(Egress, stage_deps, shutdown).await,
-        StageName::Outbound => stage::run(Outbound, stage_deps, shutdown).await,
+        StageName::Outbound => stage::run(Outbound { figures }, stage_deps, shutdown).await,
         StageName::Core => {
             let answers_written = Arc::new(Notify::new());
             let core = Core { answers_written: answers_written.clone() };
             tokio::join!(
                 stage::run(core, stage_deps.clone(), shutdown.clone()),
-                core::relay::run(stage_deps, answers_written, shutdown),
+                core::relay::run(stage_deps, answers_written, shutdown.clone()),
+                figures::watch_backlog(deps.database, figures, shutdown),
             );
         }
     }

@@ -73,6 +73,7 @@ impl Universe {
                 customers_may_write: false,
                 all_customers_may_write: false,
                 customer_connections: 0,
+                old_customer_connections: 0,
                 answer_connections: 0,
             },
             queue: 0,
@@ -261,13 +262,15 @@ impl Universe {
                 self.sides[index].broker.customers_may_write = false;
                 self.sides[index].broker.all_customers_may_write = false;
                 self.sides[index].broker.customer_connections = 0;
+                self.sides[index].broker.old_customer_connections = 0;
             }
             Step::CloseAnswers => self.sides[index].broker.answer_connections = 0,
             Step::OpenBroker => {
                 let broker = &mut self.sides[index].broker;
                 broker.all_customers_may_write = true;
-                (broker.customers_may_write, broker.customer_connections, broker.answer_connections) =
-                    (true, 2, 1);
+                broker.customers_may_write = true;
+                (broker.customer_connections, broker.old_customer_connections) = (2, 2);
+                broker.answer_connections = 1;
             }
             Step::Hook { point, .. } => {
                 self.sides[index].hook_results.insert(*point, HookResult::Succeeded);

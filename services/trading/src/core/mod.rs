@@ -96,6 +96,8 @@ struct Answer {
     /// The customer's id.
     id: String,
     received_ms: i64,
+    /// When inbound took the message that this answer follows from: of two reports that met, the later one.
+    caused_ms: i64,
     decided: Decided,
 }
 
@@ -200,9 +202,12 @@ fn match_reports(
             Decision::Cancelled(_) => changes.answers.push(cancelled(&report)),
             Decision::Open(_) => {}
             Decision::Paired { counterpart, outcome, .. } => {
-                changes.answers.push(answer(&report, outcome));
-                if let Some(other) = by_identity.get(&counterpart) {
-                    changes.answers.push(answer(other, outcome));
+                let other = by_identity.get(&counterpart);
+                let caused_ms =
+                    other.map_or(report.received_ms, |other| other.received_ms.max(report.received_ms));
+                changes.answers.push(answer(&report, outcome, caused_ms));
+                if let Some(other) = other {
+                    changes.answers.push(answer(other, outcome, caused_ms));
                     counterparts.insert(identity, other.trade.id());
                     counterparts.insert(counterpart, report.trade.id());
                 }
@@ -231,7 +236,7 @@ fn match_reports(
     changes.new.sort_by_cached_key(|(report, ..)| (report.trade.trade_date, report.trade.id()));
 }
 
-fn answer(report: &Report, outcome: Outcome) -> Answer {
+fn answer(report: &Report, outcome: Outcome, caused_ms: i64) -> Answer {
     let status = outcome.status();
     let description = match outcome {
         Outcome::Agreed(_) => "MATCHED: both parties reported the same terms".to_owned(),
@@ -240,7 +245,7 @@ fn answer(report: &Report, outcome: Outcome) -> Answer {
             format!("MISMATCHED: {}", codes.join(", "))
         }
     };
-    told(report, status, description)
+    Answer { caused_ms, ..told(report, status, description) }
 }
 
 fn cancelled(report: &Report) -> Answer {
@@ -254,6 +259,7 @@ fn told(report: &Report, status: Status, description: String) -> Answer {
         message_id: ids::answer(report.trade.trade_date, &id, report.trade.version, status),
         id,
         received_ms: report.received_ms,
+        caused_ms: report.received_ms,
         decided: Decided::Trade { trade: Box::new(report.trade.clone()), status, description },
     }
 }
@@ -265,7 +271,8 @@ fn refused(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: St
         description: refusal.description(),
         text,
     };
-    Answer { message_id: ids::nack(record), id: id.to_owned(), received_ms, decided }
+    let (message_id, id) = (ids::nack(record), id.to_owned());
+    Answer { message_id, id, received_ms, caused_ms: received_ms, decided }
 }
 
 /// Why a well formed report changes nothing.
@@ -348,7 +355,7 @@ mod tests {
                 stored.insert((report.trade.trade_date, report.trade.id()), (report, status));
             }
             answers.extend(changes.answers.iter().map(|answer| {
-                let Answer { message_id, id, received_ms, decided } = answer.clone();
+                let Answer { message_id, id, received_ms, decided, .. } = answer.clone();
                 let decided = Record { record: message_id, id, received_ms, content: decided };
                 let Emitted::Answer(response) = crate::egress::emitted(decided).content else { panic!() };
                 (message_id, json(&response))

@@ -7,6 +7,7 @@ use matching::Status;
 use rust_decimal::Decimal;
 use services_common::postgres::{DbError, Guarded};
 use services_common::telemetry::chain;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Answer, Changes, Report};
@@ -205,7 +206,7 @@ async fn insert_refused(unit: &Guarded<'_>, changes: &Changes) -> Result<(), DbE
             .await?;
         let (id, trade) = (report.trade.id(), json(&report.trade));
         let code = code.word();
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        let values: [&(dyn ToSql + Sync); 6] =
             [&report.record, &report.trade.trade_date, &id, &report.received_ms, &trade, &code];
         unit.transaction().execute(&statement, &values).await?;
     }
@@ -224,14 +225,20 @@ async fn insert_answers(unit: &Guarded<'_>, answers: &[Answer]) -> Result<(), Db
     let received: Vec<i64> = answers.iter().map(|answer| answer.received_ms).collect();
     let statuses: Vec<&str> = answers.iter().map(|answer| answer.status()).collect();
     let bodies: Vec<String> = answers.iter().map(|answer| json(&answer.decided)).collect();
+    let caused: Vec<i64> = answers.iter().map(|answer| answer.caused_ms).collect();
     let statement = unit.transaction().prepare_cached(INSERT_ANSWERS).await?;
     let epoch = unit.epoch();
-    unit.transaction().execute(&statement, &[&messages, &ids, &received, &statuses, &bodies, &epoch]).await?;
+    let values: [&(dyn ToSql + Sync); 7] = [&messages, &ids, &received, &statuses, &bodies, &epoch, &caused];
+    unit.transaction().execute(&statement, &values).await?;
     Ok(())
 }
 
-const INSERT_ANSWERS: &str = "with fresh as ( \
+const INSERT_ANSWERS: &str = "with given as ( \
+        select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $7::bigint[]) \
+            as given (message_id, id, received_ms, status, body, caused_ms)), \
+     fresh as ( \
         insert into trading.outbox (message_id, id, received_ms, status, body, epoch) \
-        select *, $6::bigint from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[]) \
+        select message_id, id, received_ms, status, body, $6::bigint from given order by message_id \
         on conflict (message_id) do nothing returning message_id) \
-     insert into trading.unanswered (message_id) select message_id from fresh";
+     insert into trading.unanswered (message_id, caused_ms) \
+        select message_id, caused_ms from given join fresh using (message_id)";

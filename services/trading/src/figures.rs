@@ -1,0 +1,230 @@
+//! The application's own numbers: how long answers take, and how much is on its way.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use matching::Status;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use services_common::postgres::{Database, DbError};
+use services_common::telemetry::chain;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::message::NACK;
+
+/// How often the backlog is read for the metrics.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// One reading of the backlog.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    /// As the answers write it.
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabel {
+    part: &'static str,
+}
+
+type Number = Gauge<f64, AtomicU64>;
+
+/// Metrics of one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    answer_seconds: Family<StatusLabel, Histogram, fn() -> Histogram>,
+    backlog_records: Family<PartLabel, Number>,
+    backlog_oldest_seconds: Family<PartLabel, Number>,
+}
+
+/// What is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Backlog {
+    /// Stored by inbound, not decided by core.
+    undecided: u64,
+    /// Decided, and the answer is not in the customers' queue.
+    unanswered: u64,
+    /// Both.
+    total: u64,
+    /// Age of the oldest of them; absent when there is none.
+    oldest_seconds: Option<f64>,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            answer_seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.005, 2.0, 16))
+            }),
+            backlog_records: Family::default(),
+            backlog_oldest_seconds: Family::default(),
+        }
+    }
+}
+
+impl Figures {
+    /// The metrics of the last stage: answers.
+    pub(crate) fn register_answers(&self, registry: &mut Registry) {
+        for status in [Status::Matched, Status::Mismatched, Status::Cancelled].map(Status::word) {
+            let _ = self.answer_seconds.get_or_create(&StatusLabel { status });
+        }
+        let _ = self.answer_seconds.get_or_create(&StatusLabel { status: NACK });
+        registry.register(
+            "answer_seconds",
+            "From inbound's taking of the message that an answer follows from to the customers' broker having the answer",
+            self.answer_seconds.clone(),
+        );
+    }
+
+    /// The metrics of core: the backlog of the whole pipeline, unknown until it was read.
+    pub(crate) fn register_backlog(&self, registry: &mut Registry) {
+        self.tell_backlog(None);
+        registry.register(
+            "backlog_records",
+            "Records on their way, of the whole pipeline; NaN where that is not known",
+            self.backlog_records.clone(),
+        );
+        registry.register(
+            "backlog_oldest_seconds",
+            "Age of the oldest of them, 0 when there is none; NaN where that is not known",
+            self.backlog_oldest_seconds.clone(),
+        );
+    }
+
+    /// An answer is in the customers' queue. A clock that was set back counts as no time.
+    pub(crate) fn answered(&self, status: &str, caused_ms: i64, now_ms: i64) {
+        let known = [Status::Matched, Status::Mismatched, Status::Cancelled].map(Status::word);
+        let status = known.into_iter().find(|word| *word == status).unwrap_or(NACK);
+        let took = Duration::from_millis(u64::try_from(now_ms.saturating_sub(caused_ms)).unwrap_or_default());
+        self.answer_seconds.get_or_create(&StatusLabel { status }).observe(took.as_secs_f64());
+    }
+
+    fn tell_backlog(&self, backlog: Option<&[Part]>) {
+        for part in PARTS {
+            let known = backlog.and_then(|parts| parts.iter().find(|known| known.part == part));
+            #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 records are on their way")]
+            let records = known.map_or(f64::NAN, |known| known.records as f64);
+            let oldest = known.map_or(f64::NAN, |known| known.oldest_seconds.unwrap_or(0.0));
+            self.backlog_records.get_or_create(&PartLabel { part }).set(records);
+            self.backlog_oldest_seconds.get_or_create(&PartLabel { part }).set(oldest);
+        }
+    }
+}
+
+const UNDECIDED: &str = "undecided";
+const UNANSWERED: &str = "unanswered";
+const PARTS: [&str; 2] = [UNDECIDED, UNANSWERED];
+
+/// One row of `trading.backlog`.
+#[derive(Clone, Debug)]
+struct Part {
+    part: String,
+    records: u64,
+    oldest_seconds: Option<f64>,
+}
+
+/// Reads the backlog for the metrics until shutdown. What cannot be read is not known, and not zero.
+pub(crate) async fn watch_backlog(database: Database, figures: Figures, shutdown: CancellationToken) {
+    let mut ticks = interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match read(&database).await {
+            Ok(parts) => figures.tell_backlog(Some(&parts)),
+            Err(reason) => {
+                tracing::debug!(reason, "backlog not known");
+                figures.tell_backlog(None);
+            }
+        }
+    }
+}
+
+async fn read(database: &Database) -> Result<Vec<Part>, String> {
+    match timeout(LOOK_DEADLINE, rows(database)).await {
+        Ok(rows) => rows.map_err(|error| chain(&error)),
+        Err(_) => Err(format!("the database did not answer within {} s", LOOK_DEADLINE.as_secs())),
+    }
+}
+
+async fn rows(database: &Database) -> Result<Vec<Part>, DbError> {
+    let connection = database.connection().await?;
+    let rows = connection.query("select part, records, oldest_seconds from trading.backlog", &[]).await?;
+    let part = |row: &tokio_postgres::Row| -> Result<Part, DbError> {
+        let records: i64 = row.try_get("records")?;
+        Ok(Part {
+            part: row.try_get("part")?,
+            records: u64::try_from(records).unwrap_or_default(),
+            oldest_seconds: row.try_get("oldest_seconds")?,
+        })
+    };
+    rows.iter().map(part).collect()
+}
+
+/// `/backlog`, read anew for each question: an operator's drain check must not see an old number.
+pub(crate) fn router(database: Database) -> Router {
+    Router::new().route("/backlog", get(backlog)).with_state(database)
+}
+
+async fn backlog(State(database): State<Database>) -> Result<Json<Backlog>, (StatusCode, String)> {
+    let not_known = |reason| (StatusCode::SERVICE_UNAVAILABLE, format!("not known: {reason}\n"));
+    let parts = read(&database).await.map_err(not_known)?;
+    let of = |part| parts.iter().find(|known| known.part == part).map(|known| known.records);
+    let (Some(undecided), Some(unanswered)) = (of(UNDECIDED), of(UNANSWERED)) else {
+        return Err(not_known("trading.backlog lacks a part".to_owned()));
+    };
+    let oldest_seconds = parts.iter().filter_map(|part| part.oldest_seconds).reduce(f64::max);
+    Ok(Json(Backlog { undecided, unanswered, total: undecided + unanswered, oldest_seconds }))
+}
+
+#[cfg(test)]
+mod tests {
+    use services_common::metrics::Metrics;
+
+    use super::*;
+
+    fn text(register: impl FnOnce(&Figures, &mut Registry), then: impl FnOnce(&Figures)) -> String {
+        let figures = Figures::default();
+        let metrics = Metrics::with("x", |registry| register(&figures, registry));
+        then(&figures);
+        metrics.text()
+    }
+
+    #[test]
+    fn a_backlog_that_was_not_read_is_not_zero() {
+        let before = text(Figures::register_backlog, |_| {});
+        assert!(before.contains(r#"services_backlog_records{stage="x",part="undecided"} NaN"#), "{before}");
+        let part = Part { part: UNANSWERED.to_owned(), records: 3, oldest_seconds: Some(1.5) };
+        let known = text(Figures::register_backlog, |figures| figures.tell_backlog(Some(&[part])));
+        assert!(known.contains(r#"services_backlog_records{stage="x",part="unanswered"} 3.0"#), "{known}");
+        assert!(
+            known.contains(r#"services_backlog_oldest_seconds{stage="x",part="unanswered"} 1.5"#),
+            "{known}"
+        );
+        assert!(known.contains(r#"services_backlog_records{stage="x",part="undecided"} NaN"#), "{known}");
+    }
+
+    #[test]
+    fn an_answer_counts_from_the_message_that_it_follows_from() {
+        let told = text(Figures::register_answers, |figures| {
+            figures.answered("MATCHED", 1_000, 1_250);
+            figures.answered("MATCHED", 2_000, 1_000);
+        });
+        assert!(told.contains(r#"services_answer_seconds_sum{stage="x",status="MATCHED"} 0.25"#), "{told}");
+        assert!(told.contains(r#"services_answer_seconds_count{stage="x",status="MATCHED"} 2"#), "{told}");
+        assert!(told.contains(r#"services_answer_seconds_count{stage="x",status="NACK"} 0"#), "{told}");
+    }
+}
