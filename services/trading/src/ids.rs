@@ -5,6 +5,8 @@ use matching::Status;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::settlement::{Settlement, SettlementStatus};
+
 fn digest(parts: &[&[u8]]) -> Uuid {
     let mut hash = Sha256::new();
     for part in parts {
@@ -31,6 +33,21 @@ pub(crate) fn quarantined(stage: &str, body: &[u8]) -> Uuid {
 pub(crate) fn answer(trade_date: Date, id: &str, version: u32, status: Status) -> Uuid {
     let version = version.to_be_bytes();
     digest(&[b"answer", trade_date.to_string().as_bytes(), id.as_bytes(), &version, status.word().as_bytes()])
+}
+
+/// The message id of a settlement with a status. Its allocation is told apart by account and quantity too: a trade may
+/// name one number twice, and then neither settlement may pass for a repetition of the other.
+pub(crate) fn settlement(settlement: &Settlement, status: SettlementStatus) -> Uuid {
+    let Settlement { trade_date, version, account, quantity, .. } = settlement;
+    digest(&[
+        b"settlement",
+        trade_date.to_string().as_bytes(),
+        settlement.id().as_bytes(),
+        &version.to_be_bytes(),
+        account.as_bytes(),
+        &quantity.to_be_bytes(),
+        status.word().as_bytes(),
+    ])
 }
 
 /// The message id of a refusal. Refusals have an id space of their own: that of records, not of trades.

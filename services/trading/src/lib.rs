@@ -17,4 +17,5 @@ pub mod names;
 mod outbound;
 pub mod parse;
 pub mod run;
+pub mod settlement;
 mod store;

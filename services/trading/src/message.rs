@@ -149,7 +149,7 @@ struct TradeText<'a> {
 }
 
 /// A decimal as a JSON number with its exact digits, always with a point: never through a float.
-fn decimal<S: Serializer>(price: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn decimal<S: Serializer>(price: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
     let mut price = price.normalize();
     if price.scale() == 0 {
         price.rescale(1);

@@ -81,7 +81,7 @@ impl RefusalCode {
 }
 
 impl Refusal {
-    fn of(code: RefusalCode, field: &str, expected: impl Into<String>) -> Self {
+    pub(crate) fn of(code: RefusalCode, field: &str, expected: impl Into<String>) -> Self {
         Self { code, field: Some(field.to_owned()), expected: expected.into() }
     }
 
@@ -105,21 +105,15 @@ impl Refusal {
     }
 }
 
-type Fields<'a> = HashMap<String, &'a RawValue>;
+/// The fields of a message as they came, by name.
+pub(crate) type Fields<'a> = HashMap<String, &'a RawValue>;
 
 /// Reads a trade message that came with a correlation id. Unknown fields are ignored.
 ///
 /// # Errors
 /// The first thing that is wrong, in the order of the format's fields.
 pub fn trade(body: &str, correlation_id: &str) -> Result<Trade, Refusal> {
-    let fields: Fields<'_> = serde_json::from_str(body).map_err(|error| {
-        let place = format!(
-            "expected one JSON object; the error is at line {} column {}",
-            error.line(),
-            error.column()
-        );
-        Refusal::whole(RefusalCode::Malformed, place)
-    })?;
+    let fields = fields(body)?;
     let trade = Trade {
         sender: name(&fields, "senderID", 20)?,
         im: name(&fields, "imID", 20)?,
@@ -136,13 +130,7 @@ pub fn trade(body: &str, correlation_id: &str) -> Result<Trade, Refusal> {
         version: version(&fields)?,
         cancels: cancels(&fields)?,
     };
-    if trade.sender != trade.im && trade.sender != trade.broker {
-        return Err(Refusal::of(RefusalCode::Invalid, "senderID", "must equal imID or brokerID"));
-    }
-    if trade.im == trade.broker {
-        // Its other side would have the same id and could never be reported.
-        return Err(Refusal::of(RefusalCode::Invalid, "brokerID", "must differ from imID"));
-    }
+    parties(&trade.sender, &trade.im, &trade.broker)?;
     if trade.id() != correlation_id {
         let expected = "must be senderID-imID-brokerID-tradeID of the message";
         return Err(Refusal::of(RefusalCode::Invalid, "correlationID", expected));
@@ -150,15 +138,39 @@ pub fn trade(body: &str, correlation_id: &str) -> Result<Trade, Refusal> {
     Ok(trade)
 }
 
-fn given<'a>(fields: &Fields<'a>, field: &str) -> Option<&'a RawValue> {
+/// The fields of a message, unread.
+pub(crate) fn fields(body: &str) -> Result<Fields<'_>, Refusal> {
+    serde_json::from_str(body).map_err(|error| {
+        let place = format!(
+            "expected one JSON object; the error is at line {} column {}",
+            error.line(),
+            error.column()
+        );
+        Refusal::whole(RefusalCode::Malformed, place)
+    })
+}
+
+/// Whether the sender is one of two parties.
+pub(crate) fn parties(sender: &str, im: &str, broker: &str) -> Result<(), Refusal> {
+    if sender != im && sender != broker {
+        return Err(Refusal::of(RefusalCode::Invalid, "senderID", "must equal imID or brokerID"));
+    }
+    if im == broker {
+        // Its other side would have the same id and could never be reported.
+        return Err(Refusal::of(RefusalCode::Invalid, "brokerID", "must differ from imID"));
+    }
+    Ok(())
+}
+
+pub(crate) fn given<'a>(fields: &Fields<'a>, field: &str) -> Option<&'a RawValue> {
     fields.get(field).copied().filter(|raw| raw.get() != "null")
 }
 
-fn required<'a>(fields: &Fields<'a>, field: &str) -> Result<&'a RawValue, Refusal> {
+pub(crate) fn required<'a>(fields: &Fields<'a>, field: &str) -> Result<&'a RawValue, Refusal> {
     given(fields, field).ok_or_else(|| Refusal::of(RefusalCode::Missing, field, "is required"))
 }
 
-fn string(raw: &RawValue, field: &str, longest: usize) -> Result<String, Refusal> {
+pub(crate) fn string(raw: &RawValue, field: &str, longest: usize) -> Result<String, Refusal> {
     let text: String = serde_json::from_str(raw.get())
         .map_err(|_| Refusal::of(RefusalCode::WrongType, field, "must be a string"))?;
     if text.chars().count() > longest {
@@ -174,7 +186,7 @@ fn string(raw: &RawValue, field: &str, longest: usize) -> Result<String, Refusal
     Ok(text)
 }
 
-fn text(fields: &Fields<'_>, field: &str, longest: usize) -> Result<String, Refusal> {
+pub(crate) fn text(fields: &Fields<'_>, field: &str, longest: usize) -> Result<String, Refusal> {
     let text = string(required(fields, field)?, field, longest)?;
     if text.is_empty() {
         return Err(Refusal::of(RefusalCode::Invalid, field, "must not be empty"));
@@ -183,7 +195,7 @@ fn text(fields: &Fields<'_>, field: &str, longest: usize) -> Result<String, Refu
 }
 
 /// A part of the id: without the sign that separates its parts.
-fn name(fields: &Fields<'_>, field: &str, longest: usize) -> Result<String, Refusal> {
+pub(crate) fn name(fields: &Fields<'_>, field: &str, longest: usize) -> Result<String, Refusal> {
     let text = text(fields, field, longest)?;
     if text.contains('-') {
         return Err(Refusal::of(RefusalCode::Invalid, field, "must not contain '-'"));
@@ -191,13 +203,13 @@ fn name(fields: &Fields<'_>, field: &str, longest: usize) -> Result<String, Refu
     Ok(text)
 }
 
-fn indicator(fields: &Fields<'_>) -> Result<Indicator, Refusal> {
+pub(crate) fn indicator(fields: &Fields<'_>) -> Result<Indicator, Refusal> {
     let field = "transactionIndicator";
     let letter = string(required(fields, field)?, field, 1)?;
     Indicator::from_letter(&letter).ok_or_else(|| Refusal::of(RefusalCode::Invalid, field, "must be B or S"))
 }
 
-fn price(fields: &Fields<'_>) -> Result<Decimal, Refusal> {
+pub(crate) fn price(fields: &Fields<'_>) -> Result<Decimal, Refusal> {
     let raw = required(fields, "price")?.get();
     if !raw.starts_with(|first: char| first.is_ascii_digit() || first == '-') {
         return Err(Refusal::of(RefusalCode::WrongType, "price", "must be a JSON number"));
@@ -212,7 +224,7 @@ fn price(fields: &Fields<'_>) -> Result<Decimal, Refusal> {
     Ok(price)
 }
 
-fn quantity(fields: &Fields<'_>) -> Result<i32, Refusal> {
+pub(crate) fn quantity(fields: &Fields<'_>) -> Result<i32, Refusal> {
     let quantity = integer(required(fields, "quantity")?, "quantity")?;
     i32::try_from(quantity)
         .ok()
@@ -220,19 +232,19 @@ fn quantity(fields: &Fields<'_>) -> Result<i32, Refusal> {
         .ok_or_else(|| Refusal::of(RefusalCode::Invalid, "quantity", "must be between 1 and 2147483647"))
 }
 
-fn integer(raw: &RawValue, field: &str) -> Result<i64, Refusal> {
+pub(crate) fn integer(raw: &RawValue, field: &str) -> Result<i64, Refusal> {
     serde_json::from_str(raw.get())
         .map_err(|_| Refusal::of(RefusalCode::WrongType, field, "must be a JSON integer"))
 }
 
 /// A business date: `2026-02-09T00:00:00Z`, or the date alone. A time of day would be lost, so it is refused.
-fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
+pub(crate) fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
     let text = string(required(fields, field)?, field, 40)?;
     let invalid = || {
         let expected = "must be an ISO-8601 date at midnight UTC, like 2026-02-09T00:00:00Z";
         Refusal::of(RefusalCode::Invalid, field, expected)
     };
-    let possible = |date: Date| YEARS.contains(&date.year()).then_some(date).ok_or_else(invalid);
+    let possible = |date: Date| possible(date).ok_or_else(invalid);
     if let Some(date) = (text.len() == 10).then(|| Date::from_str(&text)).and_then(Result::ok) {
         return possible(date);
     }
@@ -244,8 +256,13 @@ fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
     possible(local.date())
 }
 
+/// A date of a year that business dates can have.
+pub(crate) fn possible(date: Date) -> Option<Date> {
+    YEARS.contains(&date.year()).then_some(date)
+}
+
 /// Absent in the reference's format: then it is the first.
-fn version(fields: &Fields<'_>) -> Result<u32, Refusal> {
+pub(crate) fn version(fields: &Fields<'_>) -> Result<u32, Refusal> {
     let field = "version";
     let Some(raw) = given(fields, field) else { return Ok(FIRST_VERSION) };
     u32::try_from(integer(raw, field)?)
@@ -267,7 +284,7 @@ fn cancels(fields: &Fields<'_>) -> Result<bool, Refusal> {
     }
 }
 
-fn instructions(fields: &Fields<'_>) -> Result<Option<String>, Refusal> {
+pub(crate) fn instructions(fields: &Fields<'_>) -> Result<Option<String>, Refusal> {
     let field = "deliveryInstructions";
     given(fields, field).map(|raw| string(raw, field, 50)).transpose()
 }
