@@ -15,5 +15,6 @@ pub mod migrate;
 pub mod names;
 mod outbound;
 pub mod parse;
+pub mod reconcile;
 pub mod run;
 mod store;

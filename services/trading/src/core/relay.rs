@@ -117,7 +117,7 @@ async fn take_unsent(unit: &Guarded<'_>) -> Result<(Vec<i64>, Vec<Record<Decided
 ///
 /// # Errors
 /// The row has not the columns that it should.
-pub(super) fn read(row: &Row) -> Result<Option<Record<Decided>>, DbError> {
+pub(crate) fn read(row: &Row) -> Result<Option<Record<Decided>>, DbError> {
     let (record, body): (Uuid, &str) = (row.try_get("message_id")?, row.try_get("body")?);
     match serde_json::from_str(body) {
         Ok(content) => {
