@@ -4,14 +4,18 @@
 
 mod support;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser;
 use jiff::civil::date;
 use region_lease::ConnectOptions;
 use support::{APP, REGION, World, eventually};
 use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Plan as Customer, Scenario, SharedLedger};
-use trading::reconcile::{self, Boundary, Job, Outcome, Plan, ReconcileError, Replaying, Report, Window};
+use trading::reconcile::{
+    self, Boundary, Job, Outcome, Plan, ReconcileArgs, ReconcileError, Replaying, Report, Window,
+};
 use trading::run::StageName;
 
 const IM: &str = "QAINS012";
@@ -356,4 +360,59 @@ async fn an_audit_row_cannot_be_written_past_the_guard_or_changed_afterwards() {
         let refused = core.execute(rewrite, &[]).await.unwrap_err();
         assert_eq!(refused.code().unwrap().code(), "42501", "{rewrite}");
     }
+}
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: ReconcileArgs,
+}
+
+/// Runs the command as the program does, with core's role and these options more.
+async fn command(world: &World, more: &[&str]) -> ExitCode {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "guest\n").unwrap();
+    let server = support::database_options(&world.name, "trading_core");
+    let broker = support::broker_url(&world.name);
+    let given = [
+        "reconcile",
+        &format!("--region={REGION}"),
+        &format!("--database-host={}", server.host),
+        &format!("--database-name={}", server.dbname),
+        "--database-user=trading_core",
+        &format!("--database-password-file={}", password.display()),
+        &format!("--broker-url={broker}"),
+        "--broker-user=guest",
+        &format!("--broker-password-file={}", password.display()),
+        "--grace=0",
+        "--output=json",
+    ]
+    .map(str::to_owned);
+    let port = format!("--database-port={}", server.port);
+    let port =
+        if more.iter().any(|option| option.starts_with("--database-port")) { None } else { Some(port) };
+    let more = more.iter().map(|option| (*option).to_owned());
+    let all = given.into_iter().chain(port).chain(more);
+    reconcile::from_args(Command::try_parse_from(all).unwrap().args).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_code_says_whether_the_stores_agree_differ_or_could_not_be_compared() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    one_of_every_kind(&world).await;
+    assert_eq!(command(&world, &[]).await, ExitCode::SUCCESS);
+    damage(&world, "sent", "delete from trading.sent where status = 'CANCELLED'").await;
+    assert_eq!(command(&world, &["--job=CoreEgress"]).await, ExitCode::SUCCESS);
+    assert_eq!(command(&world, &["--job=EgressOutbound", "--since=1h"]).await, ExitCode::from(1));
+    assert_eq!(command(&world, &["--replay"]).await, ExitCode::SUCCESS);
+    let by = "select count(*) from trading.reconciliations where performed_by = 'trading_core'";
+    assert_eq!(world.number(by).await, 4);
+    assert_eq!(command(&world, &["--database-ca-file=/does/not/exist"]).await, ExitCode::from(2));
+    // A port that nobody listens on.
+    assert_eq!(command(&world, &["--database-port=1"]).await, ExitCode::from(3));
+    world.fence().await;
+    assert_eq!(command(&world, &["--replay"]).await, ExitCode::from(3));
+    assert_eq!(command(&world, &[]).await, ExitCode::SUCCESS);
 }

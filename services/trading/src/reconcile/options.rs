@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, ValueEnum};
 use services_common::amqp::BrokerConfig;
 use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, RegionArgs};
 use services_common::postgres;
@@ -22,6 +22,11 @@ const EXIT_UNKNOWN: u8 = 3;
 
 /// Options of reconciliation. It logs in with core's role and, to replay, with core's broker user.
 #[derive(Args, Clone, Debug)]
+#[command(
+    mut_arg("broker_url", only_to_replay),
+    mut_arg("broker_user", only_to_replay),
+    mut_arg("broker_password_file", only_to_replay)
+)]
 pub struct ReconcileArgs {
     #[command(flatten)]
     region: RegionArgs,
@@ -51,6 +56,11 @@ pub struct ReconcileArgs {
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+/// Comparing needs no broker.
+fn only_to_replay(option: Arg) -> Arg {
+    option.required(false).required_if_eq("replay", "true")
 }
 
 /// What `--job` takes.
@@ -151,19 +161,13 @@ async fn execute(args: ReconcileArgs) -> Result<Report, ReconcileError> {
     database
         .tls_connector()
         .map_err(|error| ConfigError::Value { option: "--database-ca-file", reason: error.to_string() })?;
-    let replay = match (args.replay, &args.broker) {
-        (false, _) => None,
-        (true, None) => {
-            return Err(ConfigError::Value {
-                option: "--replay",
-                reason: "it needs --broker-url, --broker-user and --broker-password-file".to_owned(),
-            }
-            .into());
-        }
-        (true, Some(broker)) => Some(Replaying {
-            broker: BrokerConfig::from_args(broker, &identity).await?,
+    let replay = match args.broker.filter(|_| args.replay) {
+        // With --replay they are required.
+        None => None,
+        Some(broker) => Some(Replaying {
+            broker: BrokerConfig::from_args(&broker, &identity).await?,
             wait: Duration::from_secs(args.wait.into()),
-            by: args.by.unwrap_or_else(|| args.database.database_user.clone()),
+            by: args.by.unwrap_or(args.database.database_user),
         }),
     };
     let window = Window { since: args.since.0, grace: Duration::from_secs(args.grace.into()) };
@@ -199,8 +203,20 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert!(args.broker.is_none() && !args.replay);
         assert_eq!((args.job.jobs(), args.since), (Job::ALL.to_vec(), "24h".parse().unwrap()));
-        let broker = ["--broker-url=amqp://mq", "--broker-user=tm-core", "--broker-password-file=/none"];
+    }
+
+    #[test]
+    fn a_replay_needs_the_broker_with_all_of_its_options() {
+        let broker =
+            ["--broker-url=amqp://mq", "--broker-user=tm-core", "--broker-password-file=/none", "--replay"];
         assert!(parse(&broker).unwrap().broker.is_some());
+        for missing in 0..3 {
+            let mut given = broker.to_vec();
+            let option = given.remove(missing).split('=').next().unwrap();
+            let error = parse(&given).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+            assert!(error.to_string().contains(option), "{error}");
+        }
     }
 
     #[test]
