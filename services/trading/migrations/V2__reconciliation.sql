@@ -22,6 +22,7 @@ return encode(substring(sha256(
 create index inbound_raw_by_time on trading.inbound_raw using brin (received_ms);
 create index ingested_by_time on trading.ingested using brin (received_ms);
 create index nacks_by_time on trading.nacks using brin (received_ms);
+create index trades_by_time on trading.trades using brin (received_ms);
 create index outbox_by_time on trading.outbox using brin (sent_at);
 create index egressed_by_time on trading.egressed using brin (at);
 create index sent_by_time on trading.sent using brin (at);

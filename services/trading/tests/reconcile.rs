@@ -103,6 +103,15 @@ async fn one_of_every_kind(world: &World) {
     world.nothing_is_on_its_way().await;
 }
 
+/// A customer of so many messages a second; a fifth of them are bad.
+fn customer(world: &World, rate: f64, seconds: u64) -> impl Future<Output = generate::Verdict> + use<> {
+    let scenario = Scenario::new(rand::random(), 0.2, date(2026, 2, 9));
+    let customer =
+        Customer { rate, duration: Duration::from_secs(seconds), wait: support::PATIENCE, scenario };
+    let (submit, answers) = (world.target("submit"), world.target("answers"));
+    generate::run(customer, submit, answers, SharedLedger::default(), CancellationToken::new())
+}
+
 /// Changes a table behind the guard's back.
 async fn damage(world: &World, table: &str, statement: &str) {
     let damage = format!(
@@ -117,11 +126,7 @@ async fn nothing_is_found_while_messages_flow_and_nothing_when_they_have_passed(
     let world = World::open().await;
     let _pipeline = world.pipeline().await;
     one_of_every_kind(&world).await;
-    let scenario = Scenario::new(rand::random(), 0.2, date(2026, 2, 9));
-    let (rate, duration) = (150.0, Duration::from_secs(5));
-    let customer = Customer { rate, duration, wait: support::PATIENCE, scenario };
-    let (submit, answers) = (world.target("submit"), world.target("answers"));
-    let traffic = generate::run(customer, submit, answers, SharedLedger::default(), CancellationToken::new());
+    let traffic = customer(&world, 150.0, 5);
     let traffic = tokio::spawn(traffic);
     let (mut looks, mut seen_under_way) = (0, 0);
     while !traffic.is_finished() {
@@ -197,6 +202,23 @@ async fn contents(world: &World) -> Vec<String> {
         union all select (message_id, id, status, body)::text from trading.egressed \
         union all select (message_id, id, status, body)::text from trading.sent order by 1";
     world.sql.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_one_round_of_missing_rows_is_replayed_round_after_round() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    let verdict = customer(&world, 600.0, 4).await;
+    assert!(verdict.good() && verdict.answered > 2_000, "{verdict:#?}");
+    world.nothing_is_on_its_way().await;
+    damage(&world, "sent", "delete from trading.sent").await;
+    let found = compared(&world).await.boundaries[3].comparison.missing.clone();
+    assert!(found.count > 2_000, "{found:?}");
+    assert_eq!(found.first.len(), 20);
+    let report = replayed(&world).await;
+    assert!(report.agrees, "{report}");
+    let replay = report.boundaries[3].replay.unwrap();
+    assert_eq!((replay.replayed, replay.left), (found.count, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

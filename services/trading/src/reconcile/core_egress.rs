@@ -38,7 +38,7 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
         let mut absent = Vec::new();
         for row in &page {
             comparison.compared += 1;
-            if let Some(record) = judge(row, &mut comparison)? {
+            if let Some(record) = judge(row, &mut comparison).map_err(snapshot.unreadable())? {
                 absent.push(record);
             }
         }
@@ -72,22 +72,21 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
 }
 
 /// Compares the stored answer with the one that egress would make now; gives that if there is none and should be.
-fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Emitted>>, ReconcileError> {
-    let read = |source| ReconcileError::Read { job: Job::CoreEgress, source };
-    let message: Uuid = row.try_get("message_id").map_err(read)?;
-    let Some(decided) = relay::read(row)? else {
+fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Emitted>>, tokio_postgres::Error> {
+    let message: Uuid = row.try_get("message_id")?;
+    let Ok(decided) = relay::decision(row)? else {
         comparison.differs.add(message, || "the decision in trading.outbox cannot be read".to_owned());
         return Ok(None);
     };
     let expected = egress::emitted(decided);
-    let Some(body) = row.try_get::<_, Option<&str>>("egressed_body").map_err(read)? else {
-        if row.try_get("young").map_err(read)? {
+    let Some(body) = row.try_get::<_, Option<&str>>("egressed_body")? else {
+        if row.try_get("young")? {
             comparison.under_way += 1;
             return Ok(None);
         }
         return Ok(Some(expected));
     };
-    if let Some(difference) = difference(row, &expected, body).map_err(read)? {
+    if let Some(difference) = difference(row, &expected, body)? {
         comparison.differs.add(message, || format!("the answer to {} {difference}", expected.id));
     }
     Ok(None)

@@ -86,3 +86,19 @@ impl Comparison {
         self.missing.count == 0 && self.ahead.count == 0 && self.differs.count == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_exact_and_what_is_kept_is_bounded() {
+        let mut comparison = Comparison::new(Job::CoreEgress);
+        for _ in 0..REPLAY_LIMIT + 5 {
+            comparison.missing(Uuid::new_v4(), || "gone".to_owned());
+        }
+        let kept = (comparison.missing.first.len(), comparison.replayable.len());
+        assert_eq!(comparison.missing.count, REPLAY_LIMIT as u64 + 5);
+        assert_eq!(kept, (SHOWN, REPLAY_LIMIT));
+    }
+}

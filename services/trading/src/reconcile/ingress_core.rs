@@ -19,13 +19,15 @@ use crate::parse::Refusal;
 const COUNT: &str = "select (select count(*) from trading.ingested where received_ms >= $1) \
         + (select count(*) from trading.nacks where received_ms >= $1)";
 
-/// Reports that core has neither taken nor refused under their own number.
+/// Reports that core has neither taken nor refused under their own number. A report keeps its time in all stores, so the
+/// mark holds for both sides.
 const UNKNOWN: &str = "select ingested.record, ingested.id, ingested.received_ms, ingested.trade, \
         pending.record is not null as pending, \
         coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
      from trading.ingested left join trading.pending using (record) \
      where ingested.received_ms >= $1 \
-       and not exists (select from trading.trades where trades.record = ingested.record) \
+       and not exists (select from trading.trades \
+            where trades.record = ingested.record and trades.received_ms >= $1) \
        and not exists (select from trading.conflicts where conflicts.record = ingested.record) \
      order by ingested.record";
 
@@ -33,6 +35,7 @@ const OTHER_TEXT: &str = "select record, ingested.id, ingested.trade, core.id as
         core.place \
      from trading.ingested \
      join (select record, id, trade, 'trading.trades' as place from trading.trades \
+            where received_ms >= $1 \
            union all select record, id, trade, 'trading.conflicts' from trading.conflicts) as core using (record) \
      where ingested.received_ms >= $1 and (core.id, core.trade) <> (ingested.id, ingested.trade)";
 
