@@ -22,11 +22,7 @@ const EXIT_UNKNOWN: u8 = 3;
 
 /// Options of reconciliation. It logs in with core's role and, to replay, with core's broker user.
 #[derive(Args, Clone, Debug)]
-#[command(
-    mut_arg("broker_url", only_to_replay),
-    mut_arg("broker_user", only_to_replay),
-    mut_arg("broker_password_file", only_to_replay)
-)]
+#[command(mut_args(broker_only_to_replay))]
 pub struct ReconcileArgs {
     #[command(flatten)]
     region: RegionArgs,
@@ -58,9 +54,14 @@ pub struct ReconcileArgs {
     output: Output,
 }
 
-/// Comparing needs no broker.
-fn only_to_replay(option: Arg) -> Arg {
-    option.required(false).required_if_eq("replay", "true")
+/// The stages cannot do without a broker; comparing can.
+fn broker_only_to_replay(option: Arg) -> Arg {
+    match option.get_id().as_str() {
+        "broker_url" | "broker_user" | "broker_password_file" => {
+            option.required(false).required_if_eq("replay", "true")
+        }
+        _ => option,
+    }
 }
 
 /// What `--job` takes.
