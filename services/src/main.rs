@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use services_common::{shutdown, telemetry};
 use trading::generate::{self, GenerateArgs};
 use trading::migrate::{self, MigrateArgs};
+use trading::reconcile::{self, ReconcileArgs};
 use trading::run::{self, StageArgs, StageName};
 
 /// Services that can be moved between regions.
@@ -20,9 +21,10 @@ use trading::run::{self, StageArgs, StageName};
         services trading migrate   --database-host db.east --database-user trading_migrator …\n  \
         services trading inbound   --region us-east-1 --database-host db.east --broker-url amqps://mq.east:5671 …\n  \
         services generate          --broker-url amqps://mq.trade-matching.trading.lab:5671 --dns 10.99.3.2:53 \\\n                             \
-                             --rate 500 --duration 60 -o json\n\n\
-        Health: GET /livez /readyz /metrics /status on --http-listen. Core also takes POST /hooks/{pre-warm, drained,\n\
-        after-grant, probe, after-open} from the operator."
+                             --rate 500 --duration 60 -o json\n  \
+        services reconcile         --region us-east-1 --database-host db.east --database-user trading_core …\n\n\
+        Health: GET /livez /readyz /metrics /status on --http-listen. Core also answers GET /backlog,\n\
+        and takes POST /hooks/{pre-warm, drained, after-grant, probe, after-open} from the operator."
 )]
 struct Cli {
     /// What to log, in the syntax of RUST_LOG
@@ -43,6 +45,13 @@ enum Command {
     ///
     /// Exit code 0: nothing lost, nothing doubled. 1: something was. 2: it could not run.
     Generate(Box<GenerateArgs>),
+    /// Compares what each stage of trade matching stored with what the next one stored; sends again what is missing.
+    ///
+    /// Changes nothing without --replay. It reads with core's database role, and replays with core's broker user too.
+    ///
+    /// Exit code 0: the stores agree. 1: they differ, or still differ after --replay. 2: wrong options or configuration.
+    /// 3: it could not be told: the database cannot be reached or is a standby, or --replay is not allowed here.
+    Reconcile(Box<ReconcileArgs>),
     /// Version of this program
     Version,
 }
@@ -87,6 +96,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let verdict = generate::from_args(*args, shutdown::on_signal()?).await?;
             return Ok(if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Reconcile(args) => return Ok(reconcile::from_args(*args).await),
         Command::Trading { stage } => match stage {
             Trading::Inbound(args) => run_stage(StageName::Inbound, *args).await?,
             Trading::Ingestion(args) => run_stage(StageName::Ingestion, *args).await?,

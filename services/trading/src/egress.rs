@@ -11,7 +11,7 @@ use crate::message::{NACK, Response, json};
 use crate::{names, store};
 
 /// Name of the stage in quarantine and probes.
-const STAGE: &str = "egress";
+pub(crate) const STAGE: &str = "egress";
 
 /// The egress stage.
 pub(crate) struct Egress;

@@ -14,7 +14,7 @@ use crate::parse::Refusal;
 use crate::{names, parse, store};
 
 /// Name of the stage in quarantine and probes.
-const STAGE: &str = "ingestion";
+pub(crate) const STAGE: &str = "ingestion";
 
 /// The ingestion stage.
 pub(crate) struct Ingestion;
@@ -86,6 +86,11 @@ fn unstorable(record: &Record<Parsed>) -> Record<Parsed> {
     Record { content, ..record.clone() }
 }
 
+/// PostgreSQL's text cannot hold the zero character; the raw bytes are in inbound's store.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 async fn insert_trades(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
     let (mut keys, mut ids, mut received, mut trades) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for record in records {
@@ -124,8 +129,7 @@ async fn insert_nacks(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<
             fields.push(refusal.field.as_deref());
             descriptions.push(refusal.description());
             refusals.push(json(refusal));
-            // PostgreSQL's text cannot hold the zero character; the raw bytes are in inbound's store.
-            bodies.push(text.replace('\0', "\u{fffd}"));
+            bodies.push(storable(text));
         }
     }
     if keys.is_empty() {

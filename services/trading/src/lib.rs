@@ -16,6 +16,7 @@ pub mod migrate;
 pub mod names;
 mod outbound;
 pub mod parse;
+pub mod reconcile;
 pub mod run;
 pub mod settlement;
 mod store;

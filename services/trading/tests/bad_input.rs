@@ -277,5 +277,5 @@ async fn migrating_again_changes_nothing_and_a_standby_confirms_that_all_has_arr
     let standby = support::standby().await;
     let options = ConnectOptions::new(standby.host(), standby.port(), name.as_str(), "postgres");
     let verified = trading::migrate::database(&options, Instant::now() + support::PATIENCE).await.unwrap();
-    assert_eq!(verified, ["standby: all 1 migrations have arrived"]);
+    assert_eq!(verified, ["standby: all 2 migrations have arrived"]);
 }

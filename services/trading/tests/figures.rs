@@ -1,5 +1,7 @@
 //! What the pipeline tells about itself: what is on its way, and how long answers take.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: failing is how they report")]
+
 mod support;
 
 use std::net::SocketAddr;

@@ -264,13 +264,14 @@ fn told(report: &Report, status: Status, description: String) -> Answer {
     }
 }
 
+/// Who a refusal goes to: the sender is the first part of the id; with anything else there is nobody better to name.
+pub(crate) fn destination(id: &str) -> &str {
+    id.split('-').next().unwrap_or_default()
+}
+
 fn refused(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: String) -> Answer {
-    let decided = Decided::Nack {
-        // The sender is the first part of the id; with anything else there is nobody better to name.
-        destination: id.split('-').next().unwrap_or_default().to_owned(),
-        description: refusal.description(),
-        text,
-    };
+    let destination = destination(id).to_owned();
+    let decided = Decided::Nack { destination, description: refusal.description(), text };
     let (message_id, id) = (ids::nack(record), id.to_owned());
     Answer { message_id, id, received_ms, caused_ms: received_ms, decided }
 }

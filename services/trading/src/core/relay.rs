@@ -117,18 +117,26 @@ async fn take_unsent(unit: &Guarded<'_>) -> Result<(Vec<i64>, Vec<Record<Decided
 ///
 /// # Errors
 /// The row has not the columns that it should.
-pub(super) fn read(row: &Row) -> Result<Option<Record<Decided>>, DbError> {
-    let (record, body): (Uuid, &str) = (row.try_get("message_id")?, row.try_get("body")?);
-    match serde_json::from_str(body) {
-        Ok(content) => {
-            let (id, received_ms) = (row.try_get("id")?, row.try_get("received_ms")?);
-            Ok(Some(Record { record, id, received_ms, content }))
-        }
+pub(crate) fn read(row: &Row) -> Result<Option<Record<Decided>>, DbError> {
+    match decision(row)? {
+        Ok(decided) => Ok(Some(decided)),
         Err(error) => {
-            tracing::error!(message_id = %record, %error, "a decision in the outbox is not readable: it is not sent");
+            let message_id: Uuid = row.try_get("message_id")?;
+            tracing::error!(%message_id, %error, "a decision in the outbox is not readable: it is not sent");
             Ok(None)
         }
     }
+}
+
+/// The same without a word about what cannot be read.
+///
+/// # Errors
+/// The row has not the columns that it should; inside: the decision is not readable.
+pub(crate) fn decision(row: &Row) -> Result<serde_json::Result<Record<Decided>>, tokio_postgres::Error> {
+    let (record, id, received_ms) =
+        (row.try_get("message_id")?, row.try_get("id")?, row.try_get("received_ms")?);
+    let content = serde_json::from_str(row.try_get("body")?);
+    Ok(content.map(|content| Record { record, id, received_ms, content }))
 }
 
 async fn mark_sent(unit: &Guarded<'_>, numbers: &[i64]) -> Result<(), DbError> {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use services_common::amqp::Publisher;
 use services_common::postgres::{DbError, Grant, Guarded};
 use services_common::stage::{StageDeps, StageError};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::relay;
@@ -118,27 +119,47 @@ async fn page(deps: &StageDeps, grant: &Grant, after: Uuid) -> Result<Page, DbEr
     let rows = unit.transaction().query(&statement, &[&after, &PAGE]).await?;
     let (mut raw, mut parsed, mut last) = (Vec::new(), Vec::new(), None);
     for row in &rows {
-        let record: Uuid = row.try_get("record")?;
-        let (id, received_ms): (String, i64) = (row.try_get("correlation_id")?, row.try_get("received_ms")?);
-        last = Some(record);
-        let trade: Option<&str> = row.try_get("trade")?;
-        let refusal: Option<&str> = row.try_get("refusal")?;
-        if let Some(trade) = trade.and_then(|text| serde_json::from_str(text).ok()) {
-            parsed.push(Record { record, id, received_ms, content: Parsed::Trade(trade) });
-        } else if let Some(refusal) = refusal {
-            let text: Option<String> = row.try_get("nack_body")?;
-            let content = Parsed::Nack(read_refusal(refusal), text.unwrap_or_default());
-            parsed.push(Record { record, id, received_ms, content });
-        } else {
-            let (body, defect): (&[u8], Option<&str>) = (row.try_get("body")?, row.try_get("defect")?);
-            let text = String::from_utf8_lossy(body).into_owned();
-            raw.push(inbound::record(record, id, received_ms, text, defect.map(read_refusal)));
+        last = Some(row.try_get("record")?);
+        match read(row)? {
+            Onward::Raw(record) => raw.push(record),
+            Onward::Parsed(record) => parsed.push(record),
         }
     }
     Ok((raw, parsed, last))
 }
 
-fn read_refusal(text: &str) -> Refusal {
+/// A stored record, as it travels to the stage that does not have it.
+pub(crate) enum Onward {
+    /// To ingestion.
+    Raw(Record<Raw>),
+    /// To core.
+    Parsed(Record<Parsed>),
+}
+
+/// A row of inbound's store with what ingestion made of it.
+///
+/// # Errors
+/// The row has not the columns that it should.
+pub(crate) fn read(row: &Row) -> Result<Onward, DbError> {
+    let record: Uuid = row.try_get("record")?;
+    let (id, received_ms): (String, i64) = (row.try_get("correlation_id")?, row.try_get("received_ms")?);
+    let trade: Option<&str> = row.try_get("trade")?;
+    let refusal: Option<&str> = row.try_get("refusal")?;
+    if let Some(trade) = trade.and_then(|text| serde_json::from_str(text).ok()) {
+        return Ok(Onward::Parsed(Record { record, id, received_ms, content: Parsed::Trade(trade) }));
+    }
+    if let Some(refusal) = refusal {
+        let text: Option<String> = row.try_get("nack_body")?;
+        let content = Parsed::Nack(read_refusal(refusal), text.unwrap_or_default());
+        return Ok(Onward::Parsed(Record { record, id, received_ms, content }));
+    }
+    let (body, defect): (&[u8], Option<&str>) = (row.try_get("body")?, row.try_get("defect")?);
+    let text = String::from_utf8_lossy(body).into_owned();
+    Ok(Onward::Raw(inbound::record(record, id, received_ms, text, defect.map(read_refusal))))
+}
+
+/// A refusal as a stage has stored it.
+pub(crate) fn read_refusal(text: &str) -> Refusal {
     // Written by this program; an unreadable one still refuses.
     serde_json::from_str(text).unwrap_or_else(|_| Refusal::whole(RefusalCode::Malformed, text))
 }

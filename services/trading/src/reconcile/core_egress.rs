@@ -1,0 +1,116 @@
+//! Core's decisions against the answers that egress made of them.
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::finding::Comparison;
+use super::snapshot::Snapshot;
+use super::{Job, ReconcileError};
+use crate::core::relay;
+use crate::envelope::{Emitted, Record};
+use crate::message::json;
+use crate::{egress, ids};
+
+/// A decision is under way as long as no customer's queue has its answer; its age is that of the decision, not that of
+/// the report, which may have waited for days. The mark is of the sending to egress.
+const DECIDED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.status, outbox.body, \
+        egressed.id as egressed_id, egressed.status as egressed_status, egressed.body as egressed_body, \
+        coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
+     from trading.outbox \
+     left join trading.egressed using (message_id) \
+     left join trading.unanswered using (message_id) \
+     where outbox.sent_at is null or outbox.sent_at >= to_timestamp($1::bigint / 1000.0) \
+     order by outbox.message_id";
+
+const AHEAD: &str = "select message_id, id, status from trading.egressed \
+     where at >= to_timestamp($1::bigint / 1000.0) \
+       and not exists (select from trading.outbox where outbox.message_id = egressed.message_id)";
+
+/// Compares the boundary.
+pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
+    let mut comparison = Comparison::new(Job::CoreEgress);
+    let mut pages = snapshot.pages(DECIDED, true).await?;
+    loop {
+        let page = pages.next().await?;
+        if page.is_empty() {
+            break;
+        }
+        let mut absent = Vec::new();
+        for row in &page {
+            comparison.compared += 1;
+            if let Some(record) = judge(row, &mut comparison).map_err(snapshot.unreadable())? {
+                absent.push(record);
+            }
+        }
+        // The database refused egress's copy: it is in quarantine, and the answer went on to its customer.
+        let digest = |record: &Record<Emitted>| ids::quarantined(egress::STAGE, json(record).as_bytes());
+        let digests: Vec<Uuid> = absent.iter().map(digest).collect();
+        let set_apart = snapshot.set_apart(&digests).await?;
+        for (record, digest) in absent.into_iter().zip(digests) {
+            if set_apart.contains(&digest) {
+                comparison.set_apart += 1;
+            } else {
+                comparison.missing(record.record, || {
+                    format!("the answer to {} is not in trading.egressed", record.id)
+                });
+            }
+        }
+    }
+    let mut ahead = snapshot.pages(AHEAD, false).await?;
+    loop {
+        let page = ahead.next().await?;
+        if page.is_empty() {
+            return Ok(comparison);
+        }
+        for row in &page {
+            let (message, id, status) = super::answer_row(row).map_err(snapshot.unreadable())?;
+            comparison
+                .ahead
+                .add(message, || format!("{status} to {id} is in trading.egressed and was not decided"));
+        }
+    }
+}
+
+/// Compares the stored answer with the one that egress would make now; gives that if there is none and should be.
+fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Emitted>>, tokio_postgres::Error> {
+    let message: Uuid = row.try_get("message_id")?;
+    let Ok(decided) = relay::decision(row)? else {
+        comparison.differs.add(message, || "the decision in trading.outbox cannot be read".to_owned());
+        return Ok(None);
+    };
+    let expected = egress::emitted(decided);
+    let Some(body) = row.try_get::<_, Option<&str>>("egressed_body")? else {
+        if row.try_get("young")? {
+            comparison.under_way += 1;
+            return Ok(None);
+        }
+        return Ok(Some(expected));
+    };
+    if let Some(difference) = difference(row, &expected, body)? {
+        comparison.differs.add(message, || format!("the answer to {} {difference}", expected.id));
+    }
+    Ok(None)
+}
+
+fn difference(
+    row: &Row,
+    expected: &Record<Emitted>,
+    body: &str,
+) -> Result<Option<&'static str>, tokio_postgres::Error> {
+    let Emitted::Answer(response) = &expected.content else {
+        return Ok(Some("is a probe, which leaves nothing to be told"));
+    };
+    let (id, status): (&str, &str) = (row.try_get("egressed_id")?, row.try_get("egressed_status")?);
+    let decided: &str = row.try_get("status")?;
+    Ok(if decided != response.status {
+        Some("has another status in trading.outbox than its decision says")
+    } else if status != response.status {
+        Some("has another status in trading.egressed than core decided")
+    } else if id != response.id {
+        Some("has another id in trading.egressed than in trading.outbox")
+    } else if body != json(response) {
+        Some("has another content in trading.egressed than follows from the decision")
+    } else {
+        None
+    })
+}

@@ -1,0 +1,125 @@
+//! Egress's answers against what the outbound gateway has sent. Both keep the same bytes, so the server compares.
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::finding::Comparison;
+use super::snapshot::Snapshot;
+use super::{Job, ReconcileError};
+use crate::envelope::{Emitted, Record};
+use crate::message::{Response, json};
+use crate::{egress, ids, outbound};
+
+const COUNT: &str = "select count(*) from trading.egressed where at >= to_timestamp($1::bigint / 1000.0)";
+
+const DIFFERENT: &str = "select egressed.message_id, egressed.id, egressed.status, egressed.body, \
+        sent.message_id is null as absent, sent.status is distinct from egressed.status as other_status, \
+        egressed.at > now() - make_interval(secs => $2) as young \
+     from trading.egressed left join trading.sent using (message_id) \
+     where egressed.at >= to_timestamp($1::bigint / 1000.0) \
+       and (sent.id, sent.status, sent.body) is distinct from (egressed.id, egressed.status, egressed.body) \
+     order by egressed.message_id";
+
+const AHEAD: &str = "select message_id, id, status, body from trading.sent \
+     where at >= to_timestamp($1::bigint / 1000.0) \
+       and not exists (select from trading.egressed where egressed.message_id = sent.message_id)";
+
+/// Compares the boundary.
+pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
+    let mut comparison = Comparison::new(Job::EgressOutbound);
+    comparison.compared = snapshot.count(COUNT).await?;
+    let mut pages = snapshot.pages(DIFFERENT, true).await?;
+    loop {
+        let page = pages.next().await?;
+        if page.is_empty() {
+            break;
+        }
+        let mut absent = Vec::new();
+        for row in &page {
+            absent.extend(judge(row, &mut comparison).map_err(snapshot.unreadable())?);
+        }
+        let apart = snapshot.set_apart(&digests(outbound::STAGE, &absent)).await?;
+        for answer in &absent {
+            if answer.digest(outbound::STAGE).is_some_and(|digest| apart.contains(&digest)) {
+                comparison.set_apart += 1;
+            } else {
+                let Answer { message, id, status, .. } = answer;
+                comparison.missing(*message, || format!("{status} to {id} is not in trading.sent"));
+            }
+        }
+    }
+    ahead(snapshot, &mut comparison).await?;
+    Ok(comparison)
+}
+
+/// An answer as a store keeps it.
+struct Answer {
+    message: Uuid,
+    id: String,
+    status: String,
+    body: String,
+}
+
+impl Answer {
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        let (message, id, status) = super::answer_row(row)?;
+        let (id, status) = (id.to_owned(), status.to_owned());
+        Ok(Self { message, id, status, body: row.try_get("body")? })
+    }
+
+    /// Where quarantine would have it, had the database refused the copy of this stage.
+    fn digest(&self, stage: &str) -> Option<Uuid> {
+        let record = emitted(self.message, &self.id, &self.body)?;
+        Some(ids::quarantined(stage, json(&record).as_bytes()))
+    }
+}
+
+fn digests(stage: &str, answers: &[Answer]) -> Vec<Uuid> {
+    answers.iter().filter_map(|answer| answer.digest(stage)).collect()
+}
+
+/// A stored answer as the record that travels; `None` if it cannot be read.
+pub(super) fn emitted(message: Uuid, id: &str, body: &str) -> Option<Record<Emitted>> {
+    let response: Response = serde_json::from_str(body).ok()?;
+    let received_ms = response.timestamp;
+    Some(Record { record: message, id: id.to_owned(), received_ms, content: Emitted::Answer(response) })
+}
+
+/// Notes a difference; gives the answer if it was not sent and should have been.
+fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Answer>, tokio_postgres::Error> {
+    let answer = Answer::read(row)?;
+    if row.try_get("absent")? {
+        if row.try_get("young")? {
+            comparison.under_way += 1;
+            return Ok(None);
+        }
+        return Ok(Some(answer));
+    }
+    let what = if row.try_get("other_status")? { "status" } else { "id or content" };
+    let Answer { message, id, status, .. } = answer;
+    comparison.differs.add(message, || format!("{status} to {id} was sent with another {what}"));
+    Ok(None)
+}
+
+async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
+    let mut pages = snapshot.pages(AHEAD, false).await?;
+    loop {
+        let page = pages.next().await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let sent: Result<Vec<Answer>, _> = page.iter().map(Answer::read).collect();
+        let sent = sent.map_err(snapshot.unreadable())?;
+        // Sent all the same although the database refused egress's copy.
+        let apart = snapshot.set_apart(&digests(egress::STAGE, &sent)).await?;
+        for answer in &sent {
+            if answer.digest(egress::STAGE).is_some_and(|digest| apart.contains(&digest)) {
+                continue;
+            }
+            let Answer { message, id, status, .. } = answer;
+            comparison
+                .ahead
+                .add(*message, || format!("{status} to {id} was sent and is not in trading.egressed"));
+        }
+    }
+}

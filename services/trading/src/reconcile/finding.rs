@@ -1,0 +1,104 @@
+//! What a comparison gives: exact numbers, and the first few ids of each kind.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Job;
+
+/// Ids of one kind that are kept to be shown.
+const SHOWN: usize = 20;
+/// Records that one round of replay takes at most; further ones are found by the next round.
+const REPLAY_LIMIT: usize = 2_000;
+
+/// Findings of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    /// How many, exactly.
+    pub count: u64,
+    /// The first of them: which record, and what is wrong with it.
+    pub first: Vec<Finding>,
+}
+
+/// One record that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Record, or message id of the answer.
+    pub id: Uuid,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl Findings {
+    pub(super) fn add(&mut self, id: Uuid, what: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.first.len() < SHOWN {
+            self.first.push(Finding { id, what: what() });
+        }
+    }
+}
+
+/// Two stores, compared in one snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// The boundary.
+    pub job: Job,
+    /// Upstream records that were looked at.
+    pub compared: u64,
+    /// Not downstream, and younger than the grace: may be on their way.
+    pub under_way: u64,
+    /// Not in a store because the database refused them: in quarantine, and answered.
+    pub set_apart: u64,
+    /// Upstream and not downstream.
+    pub missing: Findings,
+    /// Downstream and not upstream.
+    pub ahead: Findings,
+    /// In both with different content or status.
+    pub differs: Findings,
+    /// Missing ones that replay may send again, up to a limit.
+    #[serde(skip)]
+    pub(super) replayable: Vec<Uuid>,
+}
+
+impl Comparison {
+    pub(super) fn new(job: Job) -> Self {
+        Self {
+            job,
+            compared: 0,
+            under_way: 0,
+            set_apart: 0,
+            missing: Findings::default(),
+            ahead: Findings::default(),
+            differs: Findings::default(),
+            replayable: Vec::new(),
+        }
+    }
+
+    /// Notes a missing record that replay can bring downstream.
+    pub(super) fn missing(&mut self, id: Uuid, what: impl FnOnce() -> String) {
+        self.missing.add(id, what);
+        if self.replayable.len() < REPLAY_LIMIT {
+            self.replayable.push(id);
+        }
+    }
+
+    /// Whether both stores agree.
+    pub fn clean(&self) -> bool {
+        self.missing.count == 0 && self.ahead.count == 0 && self.differs.count == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_exact_and_what_is_kept_is_bounded() {
+        let mut comparison = Comparison::new(Job::CoreEgress);
+        for _ in 0..REPLAY_LIMIT + 5 {
+            comparison.missing(Uuid::new_v4(), || "gone".to_owned());
+        }
+        let kept = (comparison.missing.first.len(), comparison.replayable.len());
+        assert_eq!(comparison.missing.count, REPLAY_LIMIT as u64 + 5);
+        assert_eq!(kept, (SHOWN, REPLAY_LIMIT));
+    }
+}

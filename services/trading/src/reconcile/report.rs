@@ -1,0 +1,110 @@
+//! What a run tells: for people as text, for programs as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::finding::{Comparison, Findings};
+
+/// How a replay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// There was nothing to do.
+    Clean,
+    /// What was missing is there now, and nothing else was found.
+    Repaired,
+    /// Something is left for people.
+    Differences,
+}
+
+impl Outcome {
+    /// The word in the audit row.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Repaired => "repaired",
+            Self::Differences => "differences",
+        }
+    }
+}
+
+/// What a replay did at one boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Replayed {
+    /// Missing before.
+    pub found: u64,
+    /// Records sent again; one that had to be sent twice counts twice.
+    pub replayed: u64,
+    /// Missing afterwards.
+    pub left: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// One boundary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Boundary {
+    /// The comparison; with a replay, the one after it.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+    /// What the replay did; `None` where nothing was to be changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replayed>,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The application.
+    pub app: String,
+    /// The region whose stores were compared.
+    pub region: String,
+    /// Whether nothing was found, or nothing is left after the replay.
+    pub agrees: bool,
+    /// The boundaries, in the order in which a trade passes them.
+    pub boundaries: Vec<Boundary>,
+}
+
+impl Boundary {
+    /// Whether nothing is left to be told.
+    pub fn agrees(&self) -> bool {
+        self.comparison.clean() && self.replay.is_none_or(|replay| replay.left == 0)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Boundary { comparison, replay } in &self.boundaries {
+            let Comparison { job, compared, under_way, set_apart, missing, ahead, differs, .. } = comparison;
+            writeln!(
+                f,
+                "{:<14}  {compared} compared: {} missing, {} ahead, {} differ; {under_way} under way, {set_apart} set apart",
+                job.word(),
+                missing.count,
+                ahead.count,
+                differs.count
+            )?;
+            for (kind, findings) in [("missing", missing), ("ahead", ahead), ("differs", differs)] {
+                list(f, kind, findings)?;
+            }
+            if let Some(Replayed { found, replayed, left, outcome }) = replay {
+                writeln!(
+                    f,
+                    "  replay: {found} missing before, {replayed} sent again, {left} left: {}",
+                    outcome.word()
+                )?;
+            }
+        }
+        let verdict = if self.agrees { "the stores agree" } else { "the stores differ" };
+        write!(f, "{} in {}: {verdict}", self.app, self.region)
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, kind: &str, findings: &Findings) -> fmt::Result {
+    for finding in &findings.first {
+        writeln!(f, "  {kind}  {}  {}", finding.id, finding.what)?;
+    }
+    let more = findings.count - findings.first.len() as u64;
+    if more > 0 { writeln!(f, "  {kind}  and {more} more") } else { Ok(()) }
+}

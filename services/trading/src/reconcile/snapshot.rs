@@ -1,0 +1,129 @@
+//! One snapshot of one primary: both sides of a boundary are read as of the same moment, in pages.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use region_lease::ConnectOptions;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, IsolationLevel, Portal, Row, Transaction};
+use uuid::Uuid;
+
+use super::{Job, ReconcileError, Window};
+
+/// Rows that are in memory at one time.
+const PAGE: i32 = 200;
+/// Longest comparison of one boundary. A snapshot keeps the server from cleaning up, so it must end.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// Connects for reading; such a session writes nothing.
+pub(super) async fn connect(mut options: ConnectOptions) -> Result<Client, ReconcileError> {
+    options.statement_timeout = LONGEST;
+    options.transaction_timeout = Some(LONGEST);
+    Ok(region_lease::connect(&options).await?)
+}
+
+/// A read-only transaction that sees one moment.
+pub(super) struct Snapshot<'a> {
+    job: Job,
+    transaction: Transaction<'a>,
+    since_ms: i64,
+    grace_seconds: f64,
+}
+
+/// Sorts what the server said while a boundary was read.
+fn failed(job: Job) -> impl Fn(tokio_postgres::Error) -> ReconcileError {
+    move |source| ReconcileError::Read { job, source }
+}
+
+impl<'a> Snapshot<'a> {
+    /// Begins. The mark is counted back from the server's clock.
+    ///
+    /// # Errors
+    /// [`ReconcileError::Standby`]: what a standby does not have yet is not missing.
+    pub(super) async fn begin(
+        client: &'a mut Client,
+        job: Job,
+        window: Window,
+    ) -> Result<Self, ReconcileError> {
+        let failed = failed(job);
+        let begin =
+            client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+        let transaction = begin.start().await.map_err(&failed)?;
+        let now = "select pg_is_in_recovery(), (extract(epoch from now()) * 1000)::bigint";
+        let row = transaction.query_one(now, &[]).await.map_err(&failed)?;
+        if row.try_get(0).map_err(&failed)? {
+            return Err(ReconcileError::Standby);
+        }
+        let now_ms: i64 = row.try_get(1).map_err(&failed)?;
+        let back_ms = |since: Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let since_ms = window.since.map_or(0, |since| now_ms.saturating_sub(back_ms(since)).max(0));
+        Ok(Self { job, transaction, since_ms, grace_seconds: window.grace.as_secs_f64() })
+    }
+
+    /// The result of a query whose $1 is the mark in milliseconds since 1970 and, where `with_grace`, whose $2 is the
+    /// grace in seconds.
+    pub(super) async fn pages(&self, query: &str, with_grace: bool) -> Result<Pages<'_>, ReconcileError> {
+        let values: [&(dyn ToSql + Sync); 2] = [&self.since_ms, &self.grace_seconds];
+        let values = if with_grace { &values[..] } else { &values[..1] };
+        let portal = self.transaction.bind(query, values).await.map_err(failed(self.job))?;
+        Ok(Pages { snapshot: self, portal: Some(portal) })
+    }
+
+    /// A count whose $1 is the mark.
+    pub(super) async fn count(&self, query: &str) -> Result<u64, ReconcileError> {
+        let row = self.rows(query, &[&self.since_ms]).await?;
+        let count: i64 = self.column(row.first(), 0)?;
+        Ok(count.unsigned_abs())
+    }
+
+    fn column(&self, row: Option<&Row>, index: usize) -> Result<i64, ReconcileError> {
+        row.map_or(Ok(0), |row| row.try_get(index)).map_err(failed(self.job))
+    }
+
+    /// Rows about a bounded number of records.
+    pub(super) async fn rows(
+        &self,
+        query: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, ReconcileError> {
+        self.transaction.query(query, values).await.map_err(failed(self.job))
+    }
+
+    /// Which of these messages are in quarantine.
+    pub(super) async fn set_apart(&self, digests: &[Uuid]) -> Result<HashSet<Uuid>, ReconcileError> {
+        self.known("select digest from trading.quarantine where digest = any($1)", digests).await
+    }
+
+    /// The ids of which `query`, whose $1 they are, knows something.
+    pub(super) async fn known(&self, query: &str, ids: &[Uuid]) -> Result<HashSet<Uuid>, ReconcileError> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let rows = self.rows(query, &[&ids]).await?;
+        rows.iter().map(|row| row.try_get(0).map_err(failed(self.job))).collect()
+    }
+
+    /// Names the boundary in an error about a row.
+    pub(super) fn unreadable(&self) -> impl Fn(tokio_postgres::Error) -> ReconcileError {
+        failed(self.job)
+    }
+}
+
+/// A result that comes page by page.
+pub(super) struct Pages<'s> {
+    snapshot: &'s Snapshot<'s>,
+    portal: Option<Portal>,
+}
+
+impl Pages<'_> {
+    /// The next rows; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Vec<Row>, ReconcileError> {
+        let Some(portal) = &self.portal else { return Ok(Vec::new()) };
+        let page = self.snapshot.transaction.query_portal(portal, PAGE).await;
+        let page = page.map_err(failed(self.snapshot.job))?;
+        if page.is_empty() {
+            self.portal = None;
+        }
+        Ok(page)
+    }
+}
