@@ -50,7 +50,8 @@ enum Command {
     /// Changes nothing without --replay. It reads with core's database role, and replays with core's broker user too.
     ///
     /// Exit code 0: the stores agree. 1: they differ, or still differ after --replay. 2: wrong options or configuration.
-    /// 3: it could not be told: the database cannot be reached or is a standby, or --replay is not allowed here.
+    /// 3: it could not be told: the database cannot be reached or is a standby, or --replay is not allowed here; with
+    /// --only-where-active the latter two end with 0.
     Reconcile(Box<ReconcileArgs>),
     /// Version of this program
     Version,

@@ -51,6 +51,9 @@ struct Switch {
     /// Switches on the real regions with providers slow by a random script.
     #[arg(long, default_value_t = 3)]
     slow: u32,
+    /// Print the steps of each switch on the real regions.
+    #[arg(long)]
+    timeline: bool,
     /// Leave the two regions up afterwards.
     #[arg(long)]
     keep: bool,
@@ -93,6 +96,9 @@ fn switch(settings: &Switch) -> Result<()> {
             [("--rate", settings.rate), ("--rounds", settings.rounds), ("--slow", settings.slow)]
         {
             command.args([name, &value.to_string()]);
+        }
+        if settings.timeline {
+            command.arg("--timeline");
         }
         shown(&mut command)
     })

@@ -16,9 +16,13 @@ pub(crate) fn title(object: &Value) -> String {
     )
 }
 
-/// The pod template of a Deployment or Job.
+/// The pod template of a Deployment, Job or CronJob.
 pub(crate) fn pod_template(object: &Value) -> Option<&Value> {
-    matches!(object["kind"].as_str(), Some("Deployment" | "Job")).then(|| &object["spec"]["template"])
+    match object["kind"].as_str() {
+        Some("Deployment" | "Job") => Some(&object["spec"]["template"]),
+        Some("CronJob") => Some(&object["spec"]["jobTemplate"]["spec"]["template"]),
+        _ => None,
+    }
 }
 
 /// What is missing of the restricted Pod Security Standard, and of our own rules for pods.

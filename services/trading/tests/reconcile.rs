@@ -436,5 +436,7 @@ async fn the_exit_code_says_whether_the_stores_agree_differ_or_could_not_be_comp
     assert_eq!(command(&world, &["--database-port=1"]).await, ExitCode::from(3));
     world.fence().await;
     assert_eq!(command(&world, &["--replay"]).await, ExitCode::from(3));
+    assert_eq!(command(&world, &["--replay", "--only-where-active"]).await, ExitCode::SUCCESS);
+    assert_eq!(command(&world, &["--database-port=1", "--only-where-active"]).await, ExitCode::from(3));
     assert_eq!(command(&world, &[]).await, ExitCode::SUCCESS);
 }
