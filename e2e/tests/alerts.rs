@@ -81,7 +81,7 @@ fn stuck_in(phase: Phase) -> Case {
     let series = region(Seen { phase, ..steady() }, 0);
     Case::new("RegionRunStuck", series)
         .after("5m")
-        .says("A switch that concerns region us-east-1 has not ended")
+        .says("A start or a switch that concerns region us-east-1 has not ended")
 }
 
 /// A start that waits while nobody holds the lease.
@@ -129,7 +129,15 @@ fn cases() -> Vec<Case> {
             .after("1m")
             .says("No operator leads in region us-east-1"),
     ];
-    let moving = [Phase::Preparing, Phase::Draining, Phase::Promoting, Phase::Opening, Phase::Aborting];
+    // A start that waits for a holder is told by its finding before that.
+    let moving = [
+        Phase::Starting,
+        Phase::Preparing,
+        Phase::Draining,
+        Phase::Promoting,
+        Phase::Opening,
+        Phase::Aborting,
+    ];
     cases.extend(moving.map(stuck_in));
     // The finding that has an alert of its own fires that first.
     let later = |code: &&Code| code.blocks() && **code != Code::NobodyHolds;

@@ -1,6 +1,6 @@
 //! From the customer's text to a trade, or to a refusal that names the field.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -15,6 +15,8 @@ use crate::message::{Allocation, FIRST_VERSION, Trade};
 
 /// Highest version of a report.
 const VERSION_MAX: u32 = 1_000_000;
+/// Digits of an account.
+const ACCOUNT_DIGITS: usize = 10;
 /// Allocations in one trade at most.
 const ALLOCATIONS_MAX: usize = 100;
 /// numeric(10,2)
@@ -299,33 +301,55 @@ fn allocations(fields: &Fields<'_>) -> Result<Vec<Allocation>, Refusal> {
         let expected = format!("must have at most {ALLOCATIONS_MAX} entries");
         return Err(Refusal::of(RefusalCode::TooLong, field, expected));
     }
-    texts.into_iter().enumerate().map(|(index, raw)| allocation(index, raw)).collect()
+    let read = texts.into_iter().enumerate().map(|(index, raw)| allocation(index, raw));
+    let allocations: Vec<Allocation> = read.collect::<Result<_, _>>()?;
+    // Each becomes a settlement, which is known by this number.
+    let mut numbers = HashSet::new();
+    match allocations.iter().position(|allocation| !numbers.insert(allocation.allocation_id)) {
+        None => Ok(allocations),
+        Some(index) => {
+            let place = format!("allocations[{index}].allocationID");
+            Err(Refusal::of(RefusalCode::Invalid, &place, "must differ from those before it"))
+        }
+    }
 }
 
 fn allocation(index: usize, raw: &RawValue) -> Result<Allocation, Refusal> {
     let place = format!("allocations[{index}]");
     let wrong = || Refusal::of(RefusalCode::WrongType, &place, "must be a string that holds a JSON object");
-    let text: String = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
-    let fields: Fields<'_> = serde_json::from_str(&text).map_err(|_| wrong())?;
+    let object: String = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
+    let fields: Fields<'_> = serde_json::from_str(&object).map_err(|_| wrong())?;
     // The names inside of a refusal carry the place.
     let placed = |mut refusal: Refusal| {
         refusal.field = refusal.field.map(|field| format!("{place}.{field}"));
         refusal
     };
     let read = || {
-        let quantity = integer(required(&fields, "quantity")?, "quantity")?;
-        let quantity = i32::try_from(quantity)
-            .map_err(|_| Refusal::of(RefusalCode::Invalid, "quantity", "must fit 32 bits"))?;
         Ok(Allocation {
-            allocation_id: integer(required(&fields, "allocationID")?, "allocationID")?,
-            quantity,
-            account: text_of(&fields, "account")?,
-            status: text_of(&fields, "status")?,
+            allocation_id: allocation_id(&fields)?,
+            quantity: quantity(&fields)?,
+            account: account(&fields)?,
+            status: text(&fields, "status", 20)?,
         })
     };
     read().map_err(placed)
 }
 
-fn text_of(fields: &Fields<'_>, field: &str) -> Result<String, Refusal> {
-    text(fields, field, 20)
+pub(crate) fn allocation_id(fields: &Fields<'_>) -> Result<i64, Refusal> {
+    let field = "allocationID";
+    let number = integer(required(fields, field)?, field)?;
+    if number < 1 {
+        return Err(Refusal::of(RefusalCode::Invalid, field, "must be at least 1"));
+    }
+    Ok(number)
+}
+
+pub(crate) fn account(fields: &Fields<'_>) -> Result<String, Refusal> {
+    let field = "account";
+    let account = text(fields, field, ACCOUNT_DIGITS)?;
+    if account.len() == ACCOUNT_DIGITS && account.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(account)
+    } else {
+        Err(Refusal::of(RefusalCode::Invalid, field, "must be ten digits"))
+    }
 }

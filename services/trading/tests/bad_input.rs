@@ -8,6 +8,9 @@ use region_lease::ConnectOptions;
 use support::{World, eventually};
 use trading::names;
 
+/// The allocation of the good message.
+const ALLOCATION: &str =
+    r#""{\"allocationID\":1,\"quantity\":100,\"account\":\"1538552570\",\"status\":\"Unmatched\"}""#;
 const GOOD: &str = r#"{"senderID":"QAINS012","imID":"QAINS012","brokerID":"QABRO010","tradeID":"3500017","security":"AMZN","transactionIndicator":"B","price":18.5,"quantity":2,"tradeDate":"2026-02-09T00:00:00Z","settlementDate":"2026-02-11T00:00:00Z","deliveryInstructions":"lorem","status":"Unmatched","allocations":["{\"allocationID\":1,\"quantity\":100,\"account\":\"1538552570\",\"status\":\"Unmatched\"}"]}"#;
 const GOOD_ID: &str = "QAINS012-QAINS012-QABRO010-3500017";
 
@@ -32,6 +35,18 @@ fn refused() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         change("19", with("2026-02-09T00:00:00Z", "-009998-01-01T00:00:00Z"), "INVALID tradeDate: "),
         change("12", with("2026-02-11T00:00:00Z", "soon"), "INVALID settlementDate: "),
         change("13", with(r#"\"allocationID\":1,"#, ""), "MISSING allocations[0].allocationID: "),
+        change(
+            "24",
+            with(r#"\"allocationID\":1,"#, r#"\"allocationID\":0,"#),
+            "INVALID allocations[0].allocationID: ",
+        ),
+        change("25", with(r#"\"quantity\":100"#, r#"\"quantity\":0"#), "INVALID allocations[0].quantity: "),
+        change("26", with("1538552570", "153855257O"), "INVALID allocations[0].account: "),
+        change(
+            "27",
+            with(r#""allocations":["#, &format!(r#""allocations":[{ALLOCATION},"#)),
+            "INVALID allocations[1].allocationID: ",
+        ),
         change("14", with(r#""tradeID":"3500017""#, r#""tradeID":"3500018""#), "INVALID correlationID: "),
         change(
             "15",
@@ -119,7 +134,9 @@ async fn strings_that_are_not_text_and_bottomless_headers_stop_nobody() {
 /// longer, larger or smaller is refused before it comes to the database (see [`refused`]), so no value is known
 /// that validation lets through and the database does not take.
 fn limits() -> Vec<(&'static str, String)> {
-    let allocation = r#""{\"allocationID\":9223372036854775807,\"quantity\":-2147483648,\"account\":\"ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄ\",\"status\":\"ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄ\"}""#;
+    let rest = r#"\"quantity\":2147483647,\"account\":\"9999999999\",\"status\":\"ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄ\"}""#;
+    let allocation = |number: i64| format!(r#""{{\"allocationID\":{},{rest}"#, i64::MAX - number);
+    let allocations: Vec<String> = (0..99).map(allocation).collect();
     vec![
         (r#""price":18.5"#, r#""price":99999999.99"#.into()),
         (r#""price":18.5"#, r#""price":0.01"#.into()),
@@ -131,7 +148,7 @@ fn limits() -> Vec<(&'static str, String)> {
         ("AMZN", "\u{fffe}'\\\\\u{2028}\u{feff}".into()),
         ("lorem", "\u{10ffff}".repeat(50)),
         // One is there already.
-        (r#""allocations":["#, format!(r#""allocations":[{},"#, vec![allocation; 99].join(","))),
+        (r#""allocations":["#, format!(r#""allocations":[{},"#, allocations.join(","))),
         ("QABRO010", "ক".repeat(20)),
     ]
 }

@@ -106,9 +106,6 @@ impl From<SettlementStatus> for Status {
 }
 
 /// The settlements of one side of a trade that is matched: one for each allocation, in their order.
-///
-/// What a customer may write into an allocation is more than a settlement may hold: the settlement application refuses
-/// the rest and names the field.
 pub fn of_trade(trade: &Trade, timestamp_ms: i64) -> Vec<Settlement> {
     let settlement = |allocation: &Allocation| Settlement {
         timestamp_ms,

@@ -10,8 +10,6 @@ use crate::parse::{self, Fields, Refusal, RefusalCode};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
-/// Digits of an account.
-const ACCOUNT_DIGITS: usize = 10;
 
 /// Reads a settlement on its way into the settlement application. One without a time gets that of its receipt. Unknown
 /// fields are ignored.
@@ -52,7 +50,7 @@ fn read(
         im: parse::name(&fields, "imID", 20)?,
         broker: parse::name(&fields, "brokerID", 20)?,
         trade: parse::name(&fields, "tradeID", 10)?,
-        allocation_id: allocation_id(&fields)?,
+        allocation_id: parse::allocation_id(&fields)?,
         quantity: parse::quantity(&fields)?,
         security: parse::text(&fields, "security", 10)?,
         indicator: parse::indicator(&fields)?,
@@ -60,7 +58,7 @@ fn read(
         trade_date: date(&fields, "tradeDate")?,
         settlement_date: date(&fields, "settlementDate")?,
         delivery_instructions: parse::instructions(&fields)?,
-        account: account(&fields)?,
+        account: parse::account(&fields)?,
         version: parse::version(&fields)?,
     };
     let status = status(&fields)?;
@@ -116,15 +114,6 @@ fn timestamp(fields: &Fields<'_>) -> Result<Option<i64>, Refusal> {
     Ok(Some(timestamp))
 }
 
-fn allocation_id(fields: &Fields<'_>) -> Result<i64, Refusal> {
-    let field = "allocationID";
-    let number = parse::integer(parse::required(fields, field)?, field)?;
-    if number < 1 {
-        return Err(Refusal::of(RefusalCode::Invalid, field, "must be at least 1"));
-    }
-    Ok(number)
-}
-
 /// A business date: as trades have it, or as the reference's stages write it among themselves, in seconds since 1970
 /// with or without digits after the point. A time of day would be lost, so it is refused.
 fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
@@ -146,16 +135,6 @@ fn date(fields: &Fields<'_>, field: &str) -> Result<Date, Refusal> {
         let expected = "must be a midnight UTC in seconds since 1970, like 1644278400.000000000";
         Refusal::of(RefusalCode::Invalid, field, expected)
     })
-}
-
-fn account(fields: &Fields<'_>) -> Result<String, Refusal> {
-    let field = "account";
-    let account = parse::text(fields, field, ACCOUNT_DIGITS)?;
-    if account.len() == ACCOUNT_DIGITS && account.bytes().all(|byte| byte.is_ascii_digit()) {
-        Ok(account)
-    } else {
-        Err(Refusal::of(RefusalCode::Invalid, field, "must be ten digits"))
-    }
 }
 
 fn status(fields: &Fields<'_>) -> Result<Option<SettlementStatus>, Refusal> {
@@ -408,18 +387,5 @@ mod tests {
     #[test]
     fn unknown_fields_are_ignored() {
         assert_eq!(read_good_with("{", r#"{"colour":["blue"],"#), Ok(sent()));
-    }
-
-    /// Trades are not asked for ten digits: it is here that the customer hears of it.
-    #[test]
-    fn an_allocation_that_no_settlement_may_have_is_refused_here() {
-        let mut trade = manager_trade();
-        trade.allocations[0].account = "my account".into();
-        trade.allocations[1].allocation_id = -2;
-        let fields = of_trade(&trade, TAKEN_MS).into_iter().map(|sent| {
-            let text = sent.text(SettlementStatus::Unmatched);
-            refused(settlement(&text, Some(&sent.id()), RECEIVED_MS)).1
-        });
-        assert_eq!(fields.collect::<Vec<_>>(), ["account", "correlationID"]);
     }
 }
