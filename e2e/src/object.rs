@@ -35,8 +35,10 @@ impl Choices {
     }
 }
 
-/// Where core answers, in either cluster.
-const CORE: &str = "http://trade-matching-core.trading.svc:8080";
+/// Where core answers on a path, in either cluster.
+fn core(path: &str) -> String {
+    format!("http://trade-matching-core.{NAMESPACE}.svc:8080/{path}")
+}
 
 /// The application's own hooks, all HTTP.
 pub fn application_hooks() -> Value {
@@ -44,7 +46,7 @@ pub fn application_hooks() -> Value {
         json!({
             "name": name,
             "at": at,
-            "http": {"url": format!("{CORE}/hooks/{path}"), "timeout": "5s"},
+            "http": {"url": core(&format!("hooks/{path}")), "timeout": "5s"},
             "deadline": "60s",
         })
     };
@@ -113,7 +115,7 @@ fn drain_checks() -> Value {
         queue("outbound", "outbound"),
         queue("answers", "out"),
         {"name": "in-flight", "sql": {"query": "SELECT * FROM trading.in_flight"}},
-        {"name": "backlog", "http": {"url": format!("{CORE}/backlog"), "jsonPointer": "/total"}},
+        {"name": "backlog", "http": {"url": core("backlog"), "jsonPointer": "/total"}},
     ])
 }
 

@@ -180,7 +180,7 @@ fn broker(ctx: &Context<'_>, found: &mut Vec<Finding>) {
     if let Some(why) = unknown(ctx, &ctx.world.broker) {
         add(found, Code::BrokerUnknown, format!("broker of {}: {why}", ctx.me));
     }
-    // Only the side that would have to empty is asked: pods of a region on standby may be none, and then answer nothing.
+    // Only the side that would have to empty counts: pods of a region on standby may be none, and then answer nothing.
     let elsewhere = ctx.lease().and_then(|row| row.holder.as_ref()) == Some(ctx.other);
     for (name, fact) in ctx.world.drain.iter().filter(|_| !elsewhere) {
         if let Fact::Unknown { why } = fact {

@@ -61,6 +61,11 @@ pub(crate) struct Backlog {
     oldest_seconds: Option<f64>,
 }
 
+/// The statuses of answers.
+fn statuses() -> [&'static str; 4] {
+    [Status::Matched.word(), Status::Mismatched.word(), Status::Cancelled.word(), NACK]
+}
+
 impl Default for Figures {
     fn default() -> Self {
         Self {
@@ -76,10 +81,9 @@ impl Default for Figures {
 impl Figures {
     /// The metrics of the last stage: answers.
     pub(crate) fn register_answers(&self, registry: &mut Registry) {
-        for status in [Status::Matched, Status::Mismatched, Status::Cancelled].map(Status::word) {
+        for status in statuses() {
             let _ = self.answer_seconds.get_or_create(&StatusLabel { status });
         }
-        let _ = self.answer_seconds.get_or_create(&StatusLabel { status: NACK });
         registry.register(
             "answer_seconds",
             "From inbound's taking of the message that an answer follows from to the customers' broker having the answer",
@@ -104,8 +108,7 @@ impl Figures {
 
     /// An answer is in the customers' queue. A clock that was set back counts as no time.
     pub(crate) fn answered(&self, status: &str, caused_ms: i64, now_ms: i64) {
-        let known = [Status::Matched, Status::Mismatched, Status::Cancelled].map(Status::word);
-        let status = known.into_iter().find(|word| *word == status).unwrap_or(NACK);
+        let status = statuses().into_iter().find(|word| *word == status).unwrap_or(NACK);
         let took = Duration::from_millis(u64::try_from(now_ms.saturating_sub(caused_ms)).unwrap_or_default());
         self.answer_seconds.get_or_create(&StatusLabel { status }).observe(took.as_secs_f64());
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use jiff::civil::date;
 use region_lease::ConnectOptions;
+use support::reports::{BROKER, IM, report, send};
 use support::{APP, REGION, World, eventually};
 use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Plan as Customer, Scenario, SharedLedger};
@@ -17,9 +18,6 @@ use trading::reconcile::{
     self, Boundary, Job, Outcome, Plan, ReconcileArgs, ReconcileError, Replaying, Report, Window,
 };
 use trading::run::StageName;
-
-const IM: &str = "QAINS012";
-const BROKER: &str = "QABRO010";
 
 /// A plan for all boundaries and everything that is stored, with core's role.
 fn plan(world: &World, grace: u64, replay: bool) -> Plan {
@@ -54,28 +52,6 @@ fn counts(report: &Report) -> Vec<[u64; 3]> {
 }
 
 const NOTHING: [u64; 3] = [0, 0, 0];
-
-/// One party's report of trade `number`, as customers send it.
-fn report(sender: &str, number: u32, price: &str, version: u32, status: &str) -> (String, String) {
-    let body = format!(
-        r#"{{"senderID":"{sender}","imID":"{IM}","brokerID":"{BROKER}","tradeID":"{number}","security":"AMZN",
-            "transactionIndicator":"B","price":{price},"quantity":2,"tradeDate":"2026-02-09","version":{version},
-            "settlementDate":"2026-02-11","status":"{status}"}}"#
-    );
-    (format!("{sender}-{IM}-{BROKER}-{number}"), body)
-}
-
-/// Publishes a report and waits until core has decided it.
-async fn send(world: &World, (id, body): &(String, String)) {
-    world.publish(Some(id), body.as_bytes()).await;
-    let decided = "select count(*) from trading.inbound_raw raw where raw.body = $1 \
-                   and not exists (select from trading.pending where pending.record = raw.record)";
-    eventually("core has decided it", async || {
-        let row = world.sql.query_one(decided, &[&body.as_bytes()]).await.unwrap();
-        (row.get::<_, i64>(0) == 1).then_some(())
-    })
-    .await;
-}
 
 /// One of every kind: matched, mismatched, amended, cancelled, repeated, in conflict, too late, refused, waiting.
 async fn one_of_every_kind(world: &World) {

@@ -141,21 +141,28 @@ pub(crate) enum Onward {
 /// # Errors
 /// The row has not the columns that it should.
 pub(crate) fn read(row: &Row) -> Result<Onward, DbError> {
-    let record: Uuid = row.try_get("record")?;
-    let (id, received_ms): (String, i64) = (row.try_get("correlation_id")?, row.try_get("received_ms")?);
-    let trade: Option<&str> = row.try_get("trade")?;
-    let refusal: Option<&str> = row.try_get("refusal")?;
-    if let Some(trade) = trade.and_then(|text| serde_json::from_str(text).ok()) {
-        return Ok(Onward::Parsed(Record { record, id, received_ms, content: Parsed::Trade(trade) }));
-    }
-    if let Some(refusal) = refusal {
+    let (trade, refusal): (Option<&str>, Option<&str>) = (row.try_get("trade")?, row.try_get("refusal")?);
+    let content = if let Some(trade) = trade.and_then(|text| serde_json::from_str(text).ok()) {
+        Parsed::Trade(trade)
+    } else if let Some(refusal) = refusal {
         let text: Option<String> = row.try_get("nack_body")?;
-        let content = Parsed::Nack(read_refusal(refusal), text.unwrap_or_default());
-        return Ok(Onward::Parsed(Record { record, id, received_ms, content }));
-    }
+        Parsed::Nack(read_refusal(refusal), text.unwrap_or_default())
+    } else {
+        return Ok(Onward::Raw(raw(row)?));
+    };
+    let (record, id) = (row.try_get("record")?, row.try_get("correlation_id")?);
+    Ok(Onward::Parsed(Record { record, id, received_ms: row.try_get("received_ms")?, content }))
+}
+
+/// A row of inbound's store, as inbound sends it.
+///
+/// # Errors
+/// The row has not the columns that it should.
+pub(crate) fn raw(row: &Row) -> Result<Record<Raw>, tokio_postgres::Error> {
     let (body, defect): (&[u8], Option<&str>) = (row.try_get("body")?, row.try_get("defect")?);
     let text = String::from_utf8_lossy(body).into_owned();
-    Ok(Onward::Raw(inbound::record(record, id, received_ms, text, defect.map(read_refusal))))
+    let (id, received_ms) = (row.try_get("correlation_id")?, row.try_get("received_ms")?);
+    Ok(inbound::record(row.try_get("record")?, id, received_ms, text, defect.map(read_refusal)))
 }
 
 /// A refusal as a stage has stored it.

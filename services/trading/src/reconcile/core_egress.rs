@@ -7,9 +7,9 @@ use super::finding::Comparison;
 use super::snapshot::Snapshot;
 use super::{Job, ReconcileError};
 use crate::core::relay;
+use crate::egress;
 use crate::envelope::{Emitted, Record};
 use crate::message::json;
-use crate::{egress, ids};
 
 /// A decision is under way as long as no customer's queue has its answer; its age is that of the decision, not that of
 /// the report, which may have waited for days. The mark is of the sending to egress.
@@ -30,11 +30,7 @@ const AHEAD: &str = "select message_id, id, status from trading.egressed \
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
     let mut comparison = Comparison::new(Job::CoreEgress);
     let mut pages = snapshot.pages(DECIDED, true).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            break;
-        }
+    while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {
             comparison.compared += 1;
@@ -42,33 +38,17 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
                 absent.push(record);
             }
         }
-        // The database refused egress's copy: it is in quarantine, and the answer went on to its customer.
-        let digest = |record: &Record<Emitted>| ids::quarantined(egress::STAGE, json(record).as_bytes());
-        let digests: Vec<Uuid> = absent.iter().map(digest).collect();
-        let set_apart = snapshot.set_apart(&digests).await?;
-        for (record, digest) in absent.into_iter().zip(digests) {
-            if set_apart.contains(&digest) {
-                comparison.set_apart += 1;
-            } else {
-                comparison.missing(record.record, || {
-                    format!("the answer to {} is not in trading.egressed", record.id)
-                });
-            }
-        }
+        let what = |id: &str| format!("the answer to {id} is not in trading.egressed");
+        super::note_absent(snapshot, &mut comparison, egress::STAGE, absent, what).await?;
     }
-    let mut ahead = snapshot.pages(AHEAD, false).await?;
-    loop {
-        let page = ahead.next().await?;
-        if page.is_empty() {
-            return Ok(comparison);
-        }
-        for row in &page {
-            let (message, id, status) = super::answer_row(row).map_err(snapshot.unreadable())?;
-            comparison
-                .ahead
-                .add(message, || format!("{status} to {id} is in trading.egressed and was not decided"));
-        }
-    }
+    let told = |row: &Row| {
+        let (message, id, status) = super::answer_row(row)?;
+        let what = || format!("{status} to {id} is in trading.egressed and was not decided");
+        comparison.ahead.add(message, what);
+        Ok(())
+    };
+    snapshot.each(AHEAD, false, told).await?;
+    Ok(comparison)
 }
 
 /// Compares the stored answer with the one that egress would make now; gives that if there is none and should be.

@@ -29,11 +29,7 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
     let mut comparison = Comparison::new(Job::EgressOutbound);
     comparison.compared = snapshot.count(COUNT).await?;
     let mut pages = snapshot.pages(DIFFERENT, true).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            break;
-        }
+    while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {
             absent.extend(judge(row, &mut comparison).map_err(snapshot.unreadable())?);
@@ -103,11 +99,7 @@ fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Answer>, tokio
 
 async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
     let mut pages = snapshot.pages(AHEAD, false).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            return Ok(());
-        }
+    while let Some(page) = pages.next().await? {
         let sent: Result<Vec<Answer>, _> = page.iter().map(Answer::read).collect();
         let sent = sent.map_err(snapshot.unreadable())?;
         // Sent all the same although the database refused egress's copy.
@@ -122,4 +114,5 @@ async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(
                 .add(*message, || format!("{status} to {id} was sent and is not in trading.egressed"));
         }
     }
+    Ok(())
 }

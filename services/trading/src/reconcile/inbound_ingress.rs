@@ -1,16 +1,15 @@
 //! Inbound's raw messages against what ingestion made of them: a trade, or a refusal.
 
 use tokio_postgres::Row;
-use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
 use super::{Job, ReconcileError};
-use crate::core::replay::read_refusal;
-use crate::envelope::{Parsed, Raw, Record};
-use crate::message::{Trade, json};
+use crate::core::replay::{self, read_refusal};
+use crate::envelope::{Parsed, Record};
+use crate::ingestion;
+use crate::message::Trade;
 use crate::parse::Refusal;
-use crate::{ids, inbound, ingestion};
 
 /// What is not on the list of pending ones was decided, so ingestion must have it: only pending ones may be under way.
 const STORED: &str = "select raw.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
@@ -35,11 +34,7 @@ const AHEAD: &str = "select record, id, 'in trading.ingested' as place from trad
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
     let mut comparison = Comparison::new(Job::InboundIngress);
     let mut pages = snapshot.pages(STORED, true).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            break;
-        }
+    while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {
             comparison.compared += 1;
@@ -47,40 +42,21 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
                 absent.push(record);
             }
         }
-        // The database refused it: quarantine has the very record, and core told its sender.
-        let digest = |record: &Record<Parsed>| ids::quarantined(ingestion::STAGE, json(record).as_bytes());
-        let digests: Vec<Uuid> = absent.iter().map(digest).collect();
-        let set_apart = snapshot.set_apart(&digests).await?;
-        for (record, digest) in absent.into_iter().zip(digests) {
-            if set_apart.contains(&digest) {
-                comparison.set_apart += 1;
-            } else {
-                comparison.missing(record.record, || {
-                    format!("{} is neither in trading.ingested nor in trading.nacks", record.id)
-                });
-            }
-        }
+        let what = |id: &str| format!("{id} is neither in trading.ingested nor in trading.nacks");
+        super::note_absent(snapshot, &mut comparison, ingestion::STAGE, absent, what).await?;
     }
-    let mut ahead = snapshot.pages(AHEAD, false).await?;
-    loop {
-        let page = ahead.next().await?;
-        if page.is_empty() {
-            return Ok(comparison);
-        }
-        for row in &page {
-            let (record, id, place) = ahead_row(row).map_err(snapshot.unreadable())?;
-            comparison.ahead.add(record, || format!("{id} is {place} and not in trading.inbound_raw"));
-        }
-    }
-}
-
-fn ahead_row(row: &Row) -> Result<(Uuid, &str, &str), tokio_postgres::Error> {
-    Ok((row.try_get("record")?, row.try_get("id")?, row.try_get("place")?))
+    let told = |row: &Row| {
+        let (record, id, place) = super::placed_row(row)?;
+        comparison.ahead.add(record, || format!("{id} is {place} and not in trading.inbound_raw"));
+        Ok(())
+    };
+    snapshot.each(AHEAD, false, told).await?;
+    Ok(comparison)
 }
 
 /// Compares what ingestion stored with what it would make now; gives the record if there is nothing and should be.
 fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Parsed>>, tokio_postgres::Error> {
-    let expected = ingestion::parsed(raw(row)?);
+    let expected = ingestion::parsed(replay::raw(row)?);
     let (trade, refused): (Option<&str>, bool) =
         (row.try_get("trade")?, row.try_get::<_, Option<&str>>("refusal")?.is_some());
     if trade.is_none() && !refused {
@@ -103,13 +79,6 @@ fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Parsed>
         comparison.differs.add(expected.record, || format!("{} {difference}", expected.id));
     }
     Ok(None)
-}
-
-fn raw(row: &Row) -> Result<Record<Raw>, tokio_postgres::Error> {
-    let (body, defect): (&[u8], Option<&str>) = (row.try_get("body")?, row.try_get("defect")?);
-    let text = String::from_utf8_lossy(body).into_owned();
-    let (id, received_ms) = (row.try_get("correlation_id")?, row.try_get("received_ms")?);
-    Ok(inbound::record(row.try_get("record")?, id, received_ms, text, defect.map(read_refusal)))
 }
 
 /// Compared as values: a later version of this program may write the same trade with other spaces or digits.

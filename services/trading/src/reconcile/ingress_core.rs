@@ -118,11 +118,7 @@ impl Unknown {
 
 async fn unknown_reports(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
     let mut pages = snapshot.pages(UNKNOWN, true).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            return Ok(());
-        }
+    while let Some(page) = pages.next().await? {
         let mut unknown = Vec::new();
         for row in &page {
             unknown.extend(Unknown::read(row, comparison).map_err(snapshot.unreadable())?);
@@ -152,6 +148,7 @@ async fn unknown_reports(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -
             }
         }
     }
+    Ok(())
 }
 
 const PAIRED: [Status; 2] = [Status::Matched, Status::Mismatched];
@@ -190,28 +187,14 @@ fn replaced(report: &Unknown, holding: &Holding) -> bool {
 
 /// Refusals, of ingestion and of core, against their answers.
 async fn refusals(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages(REFUSED, true).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            judge_refusal(row, comparison).map_err(snapshot.unreadable())?;
-        }
-    }
-    let mut pages = snapshot.pages(UNANSWERED_CONFLICTS, false).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        for row in &page {
-            let (record, id, code) = placed(row).map_err(snapshot.unreadable())?;
-            comparison
-                .missing(record, || format!("{id} was refused as {code}, and trading.outbox has no answer"));
-        }
-    }
+    snapshot.each(REFUSED, true, |row| judge_refusal(row, comparison)).await?;
+    let unanswered = |row: &Row| {
+        let (record, id, code) = super::placed_row(row)?;
+        comparison
+            .missing(record, || format!("{id} was refused as {code}, and trading.outbox has no answer"));
+        Ok(())
+    };
+    snapshot.each(UNANSWERED_CONFLICTS, false, unanswered).await
 }
 
 fn judge_refusal(row: &Row, comparison: &mut Comparison) -> Result<(), tokio_postgres::Error> {
@@ -242,34 +225,22 @@ fn judge_refusal(row: &Row, comparison: &mut Comparison) -> Result<(), tokio_pos
 }
 
 async fn other_content(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages(OTHER_TEXT, false).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            break;
+    let text = |row: &Row| {
+        if let Some((record, id, place)) = other_trade(row)? {
+            let what = || format!("{id} is another trade in {place} than in trading.ingested");
+            comparison.differs.add(record, what);
         }
-        for row in &page {
-            if let Some((record, id, place)) = other_trade(row).map_err(snapshot.unreadable())? {
-                comparison
-                    .differs
-                    .add(record, || format!("{id} is another trade in {place} than in trading.ingested"));
-            }
-        }
-    }
-    let mut pages = snapshot.pages(OTHER_STATUS, false).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            return Ok(());
-        }
-        for row in &page {
-            let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
-            let (record, id, status): (Uuid, &str, &str) = read().map_err(snapshot.unreadable())?;
-            comparison.differs.add(record, || {
-                format!("{id} is {status} in trading.trades, and its answers in trading.outbox say otherwise")
-            });
-        }
-    }
+        Ok(())
+    };
+    snapshot.each(OTHER_TEXT, false, text).await?;
+    let status = |row: &Row| {
+        let (record, id, status): (Uuid, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let what =
+            || format!("{id} is {status} in trading.trades, and its answers in trading.outbox say otherwise");
+        comparison.differs.add(record, what);
+        Ok(())
+    };
+    snapshot.each(OTHER_STATUS, false, status).await
 }
 
 /// Another text may still be the same trade, written by another version of this program.
@@ -282,23 +253,14 @@ fn other_trade(row: &Row) -> Result<Option<(Uuid, &str, &str)>, tokio_postgres::
 }
 
 async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages(AHEAD, false).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            break;
-        }
-        for row in &page {
-            let (record, id, place) = placed(row).map_err(snapshot.unreadable())?;
-            comparison.ahead.add(record, || format!("{id} is {place} and not in trading.ingested"));
-        }
-    }
+    let placed = |row: &Row| {
+        let (record, id, place) = super::placed_row(row)?;
+        comparison.ahead.add(record, || format!("{id} is {place} and not in trading.ingested"));
+        Ok(())
+    };
+    snapshot.each(AHEAD, false, placed).await?;
     let mut pages = snapshot.pages(AHEAD_ANSWERS, false).await?;
-    loop {
-        let page = pages.next().await?;
-        if page.is_empty() {
-            return Ok(());
-        }
+    while let Some(page) = pages.next().await? {
         let mut answers = Vec::new();
         for row in &page {
             let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, &str>(2)?));
@@ -317,6 +279,7 @@ async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(
             }
         }
     }
+    Ok(())
 }
 
 /// The record of which an answer says that the database does not take it.
@@ -325,8 +288,4 @@ fn unstorable_record(message: Uuid, body: &str) -> Option<Uuid> {
     let record = description.rsplit(' ').next().and_then(|last| Uuid::parse_str(last).ok())?;
     let says = description == Refusal::unstorable(record).description() && ids::nack(record) == message;
     says.then_some(record)
-}
-
-fn placed(row: &Row) -> Result<(Uuid, &str, &str), tokio_postgres::Error> {
-    Ok((row.try_get("record")?, row.try_get("id")?, row.try_get("place")?))
 }

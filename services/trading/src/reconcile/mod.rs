@@ -29,6 +29,10 @@ use audit::Audit;
 use replay::Replayer;
 use snapshot::Snapshot;
 
+use crate::envelope::Record;
+use crate::ids;
+use crate::message::json;
+
 pub use finding::{Comparison, Finding, Findings};
 pub use options::{Output, ReconcileArgs, Since, from_args};
 pub use report::{Boundary, Outcome, Replayed, Report};
@@ -226,6 +230,33 @@ async fn repair(
     };
     audit.end(replayed, left, outcome).await?;
     Ok(Boundary { comparison, replay: Some(Replayed { found, replayed, left, outcome }) })
+}
+
+/// Notes records that a stage's store lacks: set apart, if the database refused the stage's copy of this very record, so that
+/// quarantine has it, and its sender was told; else missing.
+async fn note_absent<C: Serialize>(
+    snapshot: &Snapshot<'_>,
+    comparison: &mut Comparison,
+    stage: &str,
+    absent: Vec<Record<C>>,
+    what: impl Fn(&str) -> String,
+) -> Result<(), ReconcileError> {
+    let digest = |record: &Record<C>| ids::quarantined(stage, json(record).as_bytes());
+    let digests: Vec<Uuid> = absent.iter().map(digest).collect();
+    let set_apart = snapshot.set_apart(&digests).await?;
+    for (record, digest) in absent.into_iter().zip(digests) {
+        if set_apart.contains(&digest) {
+            comparison.set_apart += 1;
+        } else {
+            comparison.missing(record.record, || what(&record.id));
+        }
+    }
+    Ok(())
+}
+
+/// Record, customer's id, and where it is or why.
+fn placed_row(row: &Row) -> Result<(Uuid, &str, &str), tokio_postgres::Error> {
+    Ok((row.try_get("record")?, row.try_get("id")?, row.try_get("place")?))
 }
 
 /// Message id, customer's id and status of an answer.

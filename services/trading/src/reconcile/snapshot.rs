@@ -69,6 +69,20 @@ impl<'a> Snapshot<'a> {
         Ok(Pages { snapshot: self, portal: Some(portal) })
     }
 
+    /// Looks at each row of such a result.
+    pub(super) async fn each(
+        &self,
+        query: &str,
+        with_grace: bool,
+        mut look: impl FnMut(&Row) -> Result<(), tokio_postgres::Error>,
+    ) -> Result<(), ReconcileError> {
+        let mut pages = self.pages(query, with_grace).await?;
+        while let Some(page) = pages.next().await? {
+            page.iter().try_for_each(&mut look).map_err(failed(self.job))?;
+        }
+        Ok(())
+    }
+
     /// A count whose $1 is the mark.
     pub(super) async fn count(&self, query: &str) -> Result<u64, ReconcileError> {
         let row = self.rows(query, &[&self.since_ms]).await?;
@@ -116,14 +130,15 @@ pub(super) struct Pages<'s> {
 }
 
 impl Pages<'_> {
-    /// The next rows; none at the end.
-    pub(super) async fn next(&mut self) -> Result<Vec<Row>, ReconcileError> {
-        let Some(portal) = &self.portal else { return Ok(Vec::new()) };
+    /// The next rows; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Row>>, ReconcileError> {
+        let Some(portal) = &self.portal else { return Ok(None) };
         let page = self.snapshot.transaction.query_portal(portal, PAGE).await;
         let page = page.map_err(failed(self.snapshot.job))?;
         if page.is_empty() {
             self.portal = None;
+            return Ok(None);
         }
-        Ok(page)
+        Ok(Some(page))
     }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod raw_amqp;
+pub mod reports;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
