@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use region_plan::{RunReport, StepKind, StepRecord};
+use region_plan::{RunReport, StepRecord};
 
 /// Renders a run: each step with its side, its start since the run began, its length.
 pub fn text(parts: &[RunReport; 2]) -> String {
@@ -21,8 +21,6 @@ pub fn text(parts: &[RunReport; 2]) -> String {
         new.from_epoch,
         new.grant.map_or("-".to_owned(), |grant| grant.epoch.to_string()),
     );
-    // Written as often as there are hooks; each hook has its own line.
-    steps.retain(|(_, step)| step.step != StepKind::RecordHookDone);
     for (part, step) in steps {
         let side = if std::ptr::eq(part, old) { &new.from } else { &new.to };
         let length =

@@ -59,7 +59,6 @@ async fn the_page_moves_an_application_without_the_operator() {
         &admin,
         "SELECT region.grant('trade-matching', 0, 2, gen_random_uuid(), 'us-east-1', gen_random_uuid());
          SELECT region.renew(l.app, l.holder, l.epoch, l.grant_id, c.now, c.server_start) FROM region.lease l, region.clock() c;
-         SELECT region.open(app, epoch, grant_id, 'core') FROM region.lease;
          SELECT region.open(app, epoch, grant_id, 'intake') FROM region.lease;",
     )
     .await;

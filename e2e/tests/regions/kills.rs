@@ -71,7 +71,6 @@ fn scenario(kind: StepKind) -> (Scenario, Side) {
         | K::RecordWarm
         | K::RecordBegun
         | K::RecordEpoch
-        | K::RecordHookDone
         | K::RecordFinished
         | K::ScaleActive
         | K::FlipAppOver
@@ -80,7 +79,6 @@ fn scenario(kind: StepKind) -> (Scenario, Side) {
         | K::OpenBroker
         | K::SwitchDatabase
         | K::Grant
-        | K::OpenCore
         | K::OpenIntake
         | K::HookPreWarm
         | K::HookAfterGrant

@@ -149,12 +149,13 @@ BEGIN
     END IF;
     UPDATE region.lease l
     SET epoch = "grant".epoch, grant_id = "grant".grant_id, granted_run = "grant".run, holder = "grant".region,
-        opened = 'none', valid_until = '-infinity', server_start = '-infinity', renewed_at = NULL
+        opened = 'core', valid_until = '-infinity', server_start = '-infinity', renewed_at = NULL
     WHERE l.app = "grant".app;
 END
 $$;
 
--- Lets the next stages run: none, then core, then intake. Only for the present grant while it is valid.
+-- Lets the edge take what customers send, beside the core stages, which the first renewal of a grant opens. Only for the
+-- present grant while it is valid.
 CREATE FUNCTION region.open(app text, epoch bigint, grant_id uuid, opened region.opened) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s'
 AS $$
@@ -165,9 +166,9 @@ BEGIN
     IF lease.opened = open.opened THEN
         RETURN;
     END IF;
-    IF (lease.opened, open.opened) NOT IN (('none', 'core'), ('core', 'intake')) THEN
+    IF (lease.opened, open.opened) <> ('core', 'intake') THEN
         PERFORM region.refuse(format('%s can not go from %s to %s', open.app, lease.opened, open.opened),
-            'The order is none, core, intake; a fence or a grant closes.');
+            'It goes from core to intake; a fence or a grant closes.');
     END IF;
     UPDATE region.lease l SET opened = open.opened WHERE l.app = open.app;
 END

@@ -218,7 +218,7 @@ async fn a_fence_ends_a_writer_that_hangs_and_loses_its_write() {
 async fn a_fence_is_idempotent_for_its_run_and_refuses_what_differs() {
     let roles = Database::new().await.roles().await;
     let claim = roles.holding().await;
-    roles.opened(&claim, Opened::Core).await.unwrap();
+    roles.opened(&claim, Opened::Intake).await.unwrap();
     let run = Uuid::new_v4();
     let stale = Guard::new(APP, EAST, claim.epoch(), Uuid::new_v4());
     assert_eq!(roles.fenced(&stale, run).await.unwrap_err().kind, Kind::Refused);

@@ -117,8 +117,10 @@ fn switch(delays: &Delays) -> SignedDuration {
                 let steps = universe.pass(side, seen);
                 wished[1 - side] |= universe.sides[side].report != report;
                 let pause = if steps.is_empty() { IN_RUN } else { AFTER_STEPS };
-                busy_until[side] = universe.now + PASS;
-                next_pass[side] = universe.now + PASS + pause;
+                // The status is written beside the effects, and the pass ends with both.
+                let written = if steps.is_empty() { SignedDuration::ZERO } else { RECORD };
+                busy_until[side] = universe.now + PASS + written;
+                next_pass[side] = busy_until[side] + pause;
                 for step in steps {
                     if !pending.iter().any(|effect| effect.side == side && effect.step.kind() == step.kind())
                     {

@@ -150,6 +150,7 @@ impl Draft {
             reason: reason.into(),
             findings: Vec::new(),
             proved: Vec::new(),
+            hooks_done: Vec::new(),
         })
     }
 

@@ -9,7 +9,6 @@ use crate::intent::{HookPoint, Intent, Management, Mode};
 use crate::plan::{Phase, Plan};
 use crate::proofs;
 use crate::report::{Mark, RunReport};
-use crate::step::Recorded;
 use crate::world::{HookResult, World};
 use crate::{release, source, start, steady, target};
 
@@ -55,35 +54,29 @@ fn role(ctx: &Context<'_>, blocked: bool) -> Draft {
 }
 
 fn in_run(ctx: &Context<'_>, run: &RunReport) -> Draft {
-    if let Some(record) = record_hooks(ctx, run) {
-        return record;
-    }
+    let answered = answered_hooks(ctx, run);
+    let mut run = run.clone();
+    run.hooks_done.extend(&answered);
     let mut draft = if run.is_start() {
-        start::advance(ctx, run)
+        start::advance(ctx, &run)
     } else if run.to == *ctx.me {
-        target::advance(ctx, run)
+        target::advance(ctx, &run)
     } else {
-        source::advance(ctx, run)
+        source::advance(ctx, &run)
     };
     if !draft.is_record() {
-        ctx.attention(run, &mut draft);
+        ctx.attention(&run, &mut draft);
     }
+    draft.0.hooks_done = answered;
     draft
 }
 
-/// Hooks that answered success are written down first: what follows rests on it, and a crash must not forget it.
-fn record_hooks(ctx: &Context<'_>, run: &RunReport) -> Option<Draft> {
+/// Hooks that answered success since the report was written: what follows rests on their answer.
+fn answered_hooks(ctx: &Context<'_>, run: &RunReport) -> Vec<HookPoint> {
     let succeeded = |point: &HookPoint| {
         ctx.hook_due(*point, run) && ctx.world.hook_results.get(point) == Some(&HookResult::Succeeded)
     };
-    let done: Vec<HookPoint> = HookPoint::ALL.into_iter().filter(succeeded).collect();
-    if done.is_empty() {
-        return None;
-    }
-    let mut changed = run.clone();
-    changed.hooks_done.extend(done);
-    let phase = if forward_only(run.mark) { Phase::Opening } else { Phase::Preparing };
-    Some(Draft::record(ctx, phase, Recorded::HookDone, changed))
+    HookPoint::ALL.into_iter().filter(succeeded).collect()
 }
 
 /// `managed: Observe`: the same decision, told and not made. Only a leaving object is let go: it owes nobody anything.

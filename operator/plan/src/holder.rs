@@ -4,7 +4,7 @@ use crate::context::{Context, Draft};
 use crate::ids::Region;
 use crate::intent::HookPoint;
 use crate::plan::Code;
-use crate::report::RunReport;
+use crate::report::{Grant, RunReport};
 use crate::step::{Flipped, ScaleTarget, ScaleTo, Step};
 use crate::world::{ControlKey, ControlRole, LeaseView, Opened, Switch, Validity, Workload, Workloads};
 
@@ -19,7 +19,7 @@ pub(crate) enum Opening {
 
 /// Adds what is next to open the holder. With a run, the application's hooks are part of it.
 ///
-/// Order: lease valid → core stages → AfterGrant → intake → Probe → broker and traffic. Traffic is set On only
+/// Order: lease valid, so that core stages work → AfterGrant → intake → Probe → broker and traffic. Traffic is set On only
 /// behind a valid lease that has been opened for the intake in this epoch.
 pub(crate) fn open(
     ctx: &Context<'_>,
@@ -36,17 +36,13 @@ pub(crate) fn open(
 }
 
 fn stages(ctx: &Context<'_>, row: &LeaseView, run: Option<&RunReport>, draft: &mut Draft) {
-    if row.opened == Opened::None {
-        draft.step(Step::Open { epoch: row.epoch, grant_id: row.grant_id, opened: Opened::Core });
-        return;
-    }
     if hook(ctx, HookPoint::AfterGrant, row, run, draft) == Hook::Due {
         return;
     }
     let intake = [(key(ControlRole::Intake, ctx.me), Switch::On)];
     flip(ctx, Flipped::IntakeOn, &intake, draft);
     if row.opened < Opened::Intake {
-        draft.step(Step::Open { epoch: row.epoch, grant_id: row.grant_id, opened: Opened::Intake });
+        draft.step(Step::OpenIntake { grant: Grant { epoch: row.epoch, id: row.grant_id } });
         return;
     }
     if hook(ctx, HookPoint::Probe, row, run, draft) == Hook::Due || !ctx.flipped(&intake) {

@@ -125,7 +125,7 @@ pub struct Limits {
     pub warm: SignedDuration,
     /// After the point of no return: how long before a person is asked. The run goes on beside it.
     pub attention: SignedDuration,
-    /// Once the new side is active: how long the run stays open for pods of the old side that will not go.
+    /// How long after a run the old side closes connections of customers who are still there.
     pub stand_down: SignedDuration,
     /// A fact older than this is not used for a step.
     pub fact_age: SignedDuration,

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::intent::HookPoint;
 use crate::step::{Step, StepKind};
 
 /// What to do now, what is waited for, and how to tell it to people.
@@ -21,6 +22,9 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// Steps of the open run whose proof was seen in this decision: their time ends now.
     pub proved: Vec<StepKind>,
+    /// Hooks of the open run that answered success and are not on record yet. They are written with whatever is written
+    /// next; an operator that dies before calls them again, which they stand by run and epoch.
+    pub hooks_done: Vec<HookPoint>,
 }
 
 macro_rules! phases {

@@ -80,7 +80,6 @@ fn steps(intent: &Intent, from: &Region, to: &Region) -> Vec<PreviewStep> {
         Some((to, StepKind::FlipAppOver)),
         Some((to, StepKind::SwitchDatabase)),
         Some((to, StepKind::Grant)),
-        Some((to, StepKind::OpenCore)),
         hook(HookPoint::AfterGrant, StepKind::HookAfterGrant),
         Some((to, StepKind::FlipIntakeOn)),
         Some((to, StepKind::OpenIntake)),

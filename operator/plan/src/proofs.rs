@@ -44,7 +44,6 @@ fn holds(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {
         | StepKind::RecordFenced
         | StepKind::RecordBegun
         | StepKind::RecordEpoch
-        | StepKind::RecordHookDone
         | StepKind::RecordDeclined
         | StepKind::RecordAborted
         | StepKind::RecordFinished => true,
@@ -71,7 +70,6 @@ fn holds(ctx: &Context<'_>, run: &RunReport, kind: StepKind) -> bool {
         }
         StepKind::SwitchDatabase => ctx.fresh(&ctx.world.writable) == Some(&true),
         StepKind::Grant => mine.is_some_and(|row| run.grant.is_some_and(|grant| grant.epoch == row.epoch)),
-        StepKind::OpenCore => mine.is_some_and(|row| row.opened >= Opened::Core),
         StepKind::OpenIntake => mine.is_some_and(|row| row.opened >= Opened::Intake),
         StepKind::HookPreWarm => hook(HookPoint::PreWarm),
         StepKind::HookDrained => hook(HookPoint::Drained),

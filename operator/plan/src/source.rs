@@ -269,26 +269,20 @@ fn after_fence(ctx: &Context<'_>, run: &RunReport, row: &LeaseView) -> Draft {
     }
     match theirs.map(|part| part.mark) {
         Some(Mark::Finished) if drained_hook_due(ctx, run) => return last_hook(ctx, run),
-        Some(Mark::Finished) => {
-            let since = theirs.and_then(|part| part.ended_at).unwrap_or(run.opened_at);
-            return stand_down(ctx, run, since, "the new side is active");
-        }
+        Some(Mark::Finished) => return end(ctx, run, Mark::Finished, "the new side is active"),
         // It declined and was granted the lease all the same: by a person.
-        Some(Mark::Declined) if taken => {
-            return stand_down(ctx, run, run.opened_at, "the new side holds the lease and has left the run");
-        }
+        Some(Mark::Declined) if taken => return left_with_lease(ctx, run),
         Some(Mark::Declined) => return take_back(ctx, run, row),
         None if taken
             && (ctx.peer_or_absent().is_some() || ctx.past(run.opened_at, ctx.intent.limits.attention)) =>
         {
-            let why = "the new side holds the lease and has left the run";
-            return stand_down(ctx, run, run.opened_at, why);
+            return left_with_lease(ctx, run);
         }
         None if ctx.peer_or_absent().is_some() => return forgotten(ctx, run, row),
         _ => {}
     }
     let mut draft = Draft::new(Phase::Promoting, format!("fenced; {} takes over", ctx.other));
-    // Pods stay until the new side is active: the application answers its own hook, this side may have to take the lease
+    // Pods stay until the run has ended: the application answers its own hook, this side may have to take the lease
     // back, and nothing that customers wait for shall have to share a machine or an API server with pods that end. A new
     // side that holds the lease and never finishes does not keep them for ever.
     let overdue = ctx.past(run.opened_at, ctx.intent.limits.attention);
@@ -327,21 +321,8 @@ fn close_answers(ctx: &Context<'_>, draft: &mut Draft) {
     }
 }
 
-/// The new side is active: pods and readers of answers go, then the run ends. What will not go does not keep the run
-/// open: a region on standby goes on trying.
-fn stand_down(ctx: &Context<'_>, run: &RunReport, since: Timestamp, why: &str) -> Draft {
-    let mut draft = Draft::new(Phase::Promoting, format!("{} is active; pods of this side go", ctx.other));
-    let gone = ctx.fresh(&ctx.world.workloads).is_none_or(|known| holder::scale_standby(known, &mut draft));
-    if gone || ctx.past(since, ctx.intent.limits.stand_down) {
-        return end(ctx, run, Mark::Finished, why);
-    }
-    close_answers(ctx, &mut draft);
-    // Who stayed connected without the permission looks for the new side.
-    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.customer_connections > 0) {
-        draft.step(Step::CloseBroker);
-    }
-    draft.wait_until("pods of this side to go", since, ctx.intent.limits.stand_down);
-    draft
+fn left_with_lease(ctx: &Context<'_>, run: &RunReport) -> Draft {
+    end(ctx, run, Mark::Finished, "the new side holds the lease and has left the run")
 }
 
 /// The other side's object can be read and does not know the run: its report was lost. Only a person can tell which

@@ -5,7 +5,7 @@ use crate::holder::{self, Opening};
 use crate::ids::Region;
 use crate::intent::Mode;
 use crate::plan::Phase;
-use crate::report::Grant;
+use crate::report::{Grant, Mark, RunReport};
 use crate::start;
 use crate::step::{Flipped, Step};
 use crate::world::{ControlKey, ControlRole, LeaseView, Opened, Switch, Validity};
@@ -80,9 +80,7 @@ fn limit_again(row: &LeaseView, draft: &mut Draft) {
 fn standby(ctx: &Context<'_>) -> Draft {
     let mut draft = Draft::new(Phase::Steady, format!("on standby; {} is active", ctx.other));
     own_off(ctx, &mut draft);
-    if ctx.fresh(&ctx.world.broker).is_some_and(|broker| broker.customers_may_write) {
-        draft.step(Step::CloseBroker);
-    }
+    send_away(ctx, &mut draft);
     if let Some(workloads) = ctx.fresh(&ctx.world.workloads)
         && !holder::scale_standby(workloads, &mut draft)
     {
@@ -93,6 +91,21 @@ fn standby(ctx: &Context<'_>) -> Draft {
         draft.phase(Phase::Steady, reason);
     }
     draft
+}
+
+/// Nobody may publish here. Who is still connected right after a run looks for the new side; a connection that is kept
+/// open beside the other one for later harms nobody.
+fn send_away(ctx: &Context<'_>, draft: &mut Draft) {
+    let Some(broker) = ctx.fresh(&ctx.world.broker) else { return };
+    let left = |run: &&RunReport| run.mark == Mark::Finished && !run.is_start() && run.from == *ctx.me;
+    let left_at = ctx.world.mine.run.as_ref().filter(left).and_then(|run| run.ended_at);
+    let lately = left_at.is_some_and(|at| !ctx.past(at, ctx.intent.limits.stand_down));
+    if broker.customers_may_write || (lately && broker.customer_connections > 0) {
+        draft.step(Step::CloseBroker);
+    }
+    if lately && broker.answer_connections > 0 {
+        draft.step(Step::CloseAnswers);
+    }
 }
 
 /// A side that neither holds the lease nor is about to take it turns its own controls Off.

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, GrantId, Region, RunId};
+use crate::ids::{Epoch, Region, RunId};
 use crate::intent::HookPoint;
 use crate::report::{Grant, RunReport};
-use crate::world::{ControlKey, Opened, Switch};
+use crate::world::{ControlKey, Switch};
 
 /// One effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,14 +67,10 @@ pub enum Step {
         /// The run; a fresh identity outside runs.
         run: RunId,
     },
-    /// Widen what the holder's stages may do.
-    Open {
+    /// Let the holder take what customers send: its edge beside its core stages.
+    OpenIntake {
         /// The grant.
-        epoch: Epoch,
-        /// Its identity.
-        grant_id: GrantId,
-        /// How far.
-        opened: Opened,
+        grant: Grant,
     },
     /// Call the application's hooks of one point. Idempotent by run and epoch.
     Hook {
@@ -118,8 +114,6 @@ pub enum Recorded {
     Begun,
     /// The grant that is made next.
     Epoch,
-    /// A hook succeeded.
-    HookDone,
     /// [`crate::Mark::Declined`].
     Declined,
     /// [`crate::Mark::Aborted`].
@@ -192,11 +186,11 @@ macro_rules! step_kinds {
 
 step_kinds! {
     RecordProposed, RecordAccepted, RecordWarm, RecordClosing, RecordDrained, RecordFenced, RecordBegun,
-    RecordEpoch, RecordHookDone, RecordDeclined, RecordAborted, RecordFinished,
+    RecordEpoch, RecordDeclined, RecordAborted, RecordFinished,
     ScaleActive, ScaleStandby,
     FlipIngressOff, FlipAppOver, FlipAppOn, FlipOwnOff, FlipIntakeOn, FlipIngressOn,
     CloseBroker, CloseAnswers, OpenBroker,
-    AbortRun, Fence, SwitchDatabase, Grant, OpenCore, OpenIntake,
+    AbortRun, Fence, SwitchDatabase, Grant, OpenIntake,
     HookPreWarm, HookDrained, HookAfterGrant, HookProbe, HookAfterOpen,
     ReleaseUnlimited, LimitAgain, RemoveFinalizer,
 }
@@ -214,7 +208,6 @@ impl Step {
                 Recorded::Fenced => StepKind::RecordFenced,
                 Recorded::Begun => StepKind::RecordBegun,
                 Recorded::Epoch => StepKind::RecordEpoch,
-                Recorded::HookDone => StepKind::RecordHookDone,
                 Recorded::Declined => StepKind::RecordDeclined,
                 Recorded::Aborted => StepKind::RecordAborted,
                 Recorded::Finished => StepKind::RecordFinished,
@@ -236,8 +229,7 @@ impl Step {
             Step::Fence { .. } => StepKind::Fence,
             Step::SwitchDatabase { .. } => StepKind::SwitchDatabase,
             Step::Grant { .. } => StepKind::Grant,
-            Step::Open { opened: Opened::Intake, .. } => StepKind::OpenIntake,
-            Step::Open { .. } => StepKind::OpenCore,
+            Step::OpenIntake { .. } => StepKind::OpenIntake,
             Step::Hook { point, .. } => match point {
                 HookPoint::PreWarm => StepKind::HookPreWarm,
                 HookPoint::Drained => StepKind::HookDrained,

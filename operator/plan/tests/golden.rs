@@ -37,6 +37,13 @@ fn after(until: StepKind) -> Universe {
     panic!("{until:?} was never made");
 }
 
+/// The keeper's first renewal opens the new grant.
+fn granted_and_renewed() -> Universe {
+    let mut universe = after(StepKind::Grant);
+    universe.tick(SignedDuration::ZERO);
+    universe
+}
+
 fn nothing(_: &mut Universe, _: &mut [World; 2]) {}
 
 fn gone<T>() -> Fact<T> {
@@ -354,8 +361,8 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
             nothing,
         ),
         ("granted-not-renewed", after(StepKind::Grant), nothing),
-        ("core-open", after(StepKind::OpenCore), nothing),
-        ("after-grant-failed", after(StepKind::OpenCore), |u, worlds| {
+        ("core-open", granted_and_renewed(), nothing),
+        ("after-grant-failed", granted_and_renewed(), |u, worlds| {
             let failed = HookResult::Failed { why: "HTTP 503".into(), at: u.now, late: false };
             worlds[1].hook_results.insert(HookPoint::AfterGrant, failed);
         }),
@@ -363,7 +370,7 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
         (
             "traffic-on-name-elsewhere",
             {
-                let mut u = after(StepKind::FlipIngressOn);
+                let mut u = after(StepKind::OpenBroker);
                 u.tick(SignedDuration::from_secs(1));
                 u
             },

@@ -159,6 +159,7 @@ fn a_customer_who_was_overlooked_is_closed_while_something_is_left_to_drain_and_
     assert!(!closes(&universe), "who is connected without the permission is not waited for");
     let mut universe = fenced();
     universe.sides[0].broker.customer_connections = 1;
+    granted_by_hand(&mut universe, 1);
     universe.sides[1].report = finished(&universe.sides[1].report);
     universe.sides[0].hook_results.insert(HookPoint::Drained, HookResult::Succeeded);
     let plan = (0..3).map(|_| {
@@ -239,7 +240,7 @@ fn a_standby_does_not_tell_its_old_copy_as_the_present_truth() {
 }
 
 #[test]
-fn the_old_sides_pods_stay_until_the_new_side_is_active_and_for_their_drained_hook() {
+fn the_old_sides_pods_stay_until_the_run_has_ended_and_for_their_drained_hook() {
     let mut universe = fenced();
     for step in universe.plan(0).steps {
         universe.apply(0, &step);
@@ -262,7 +263,9 @@ fn the_old_sides_pods_stay_until_the_new_side_is_active_and_for_their_drained_ho
     assert_eq!(offered(&late(&taken)), (false, false), "the new side still opens");
     let active =
         World { peer: Fact::known(Some(finished(&universe.sides[1].report)), universe.now), ..taken };
-    assert_eq!((offered(&active), offered(&late(&active))), ((true, false), (false, true)));
+    assert_eq!((offered(&active), offered(&late(&active))), ((true, false), (false, false)));
+    let ends = decide(universe.now, &region(0), &universe.intent(0), &late(&active));
+    assert_eq!(kinds(&ends), [StepKind::RecordFinished], "pods that end are no part of the run");
 }
 
 fn finished(report: &SideReport) -> SideReport {
@@ -295,7 +298,7 @@ fn granted_by_hand(universe: &mut Universe, index: usize) {
     universe.lease.grant_id = GrantId(uuid::Uuid::from_u128(0xbad));
     universe.lease.holder = Some(region(index));
     universe.lease.validity = Validity::Valid;
-    universe.lease.opened = Opened::None;
+    universe.lease.opened = Opened::Core;
 }
 
 fn marks(universe: &Universe) -> [Option<Mark>; 2] {

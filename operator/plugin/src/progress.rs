@@ -3,7 +3,7 @@
 use crds::RunStep;
 use region_plan::RunId;
 
-use crate::view::{RunView, View};
+use crate::view::View;
 
 /// Something that is worth a line.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,5 +61,5 @@ pub fn changes(before: Option<&View>, now: &View) -> Vec<Change> {
 /// Steps of the followed run: its last steps may only be seen once it stands in the history.
 fn steps(view: &View, followed: Option<RunId>) -> impl Iterator<Item = &RunStep> {
     let run = view.run.iter().chain(&view.history).find(move |run| Some(run.summary.id) == followed);
-    run.into_iter().flat_map(RunView::told_steps)
+    run.into_iter().flat_map(|run| &run.summary.steps)
 }

@@ -158,7 +158,7 @@ fn run_lines(run: &RunView, view: &View) -> Vec<String> {
         "run {id}: {} to {}, {:.1} s so far, {way}{reason}",
         summary.from, summary.to, run.seconds
     ))];
-    let skipped = run.told_steps().count().saturating_sub(MOST_STEPS);
+    let skipped = run.summary.steps.len().saturating_sub(MOST_STEPS);
     if skipped > 0 {
         let all = Place::of(view).spell(&format!("kubectl region history --run {id}"));
         let told = format!("  {skipped} steps before: {all}");
@@ -166,7 +166,7 @@ fn run_lines(run: &RunView, view: &View) -> Vec<String> {
         let fits = told.chars().count() <= COLUMNS;
         lines.push(if fits { told } else { format!("  {skipped} steps before; -o json shows all") });
     }
-    lines.extend(run.told_steps().skip(skipped).map(|step| step_line(step, view.at)));
+    lines.extend(run.summary.steps.iter().skip(skipped).map(|step| step_line(step, view.at)));
     lines
 }
 
@@ -280,7 +280,7 @@ pub fn run_steps(run: &RunView, now: Timestamp) -> String {
     if summary.steps.is_empty() {
         lines.push("its steps are not kept any more: the objects hold those of the newest runs".to_owned());
     }
-    for step in run.told_steps() {
+    for step in &run.summary.steps {
         let began = step.record.started_at.duration_since(summary.started_at).as_secs_f64().max(0.0);
         let took = step
             .record

@@ -1,8 +1,8 @@
 //! The one structure that text, watch and JSON show.
 
-use crds::{RunStep, RunSummary};
+use crds::RunSummary;
 use jiff::{SignedDuration, Timestamp};
-use region_plan::{Mark, RunId, StepKind};
+use region_plan::{Mark, RunId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -171,14 +171,6 @@ pub struct PlanView {
     pub unavailable: Option<String>,
     /// What stands in the way.
     pub blocking: Vec<FindingView>,
-}
-
-impl RunView {
-    /// Its steps that are worth a line. The record of a finished hook is written as often as there are hooks, under one
-    /// start; each hook has its own line.
-    pub(crate) fn told_steps(&self) -> impl Iterator<Item = &RunStep> {
-        self.summary.steps.iter().filter(|step| step.record.step != StepKind::RecordHookDone)
-    }
 }
 
 /// What tells a run from others on a screen: the end of its id. The beginning is a time, the same for a minute.

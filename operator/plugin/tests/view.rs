@@ -10,7 +10,6 @@ use kubectl_region::{
     status,
 };
 use recorded::{Side, copy, same_as_recorded, state, states, view};
-use region_plan::StepKind;
 
 #[test]
 fn each_state_is_told_as_recorded() {
@@ -169,20 +168,6 @@ fn only_a_run_that_was_given_up_is_called_so() {
         run.summary.outcome = Some(outcome);
         assert!(told(&run).contains("given up: the new side is active"), "{}", told(&run));
     }
-}
-
-#[test]
-fn a_record_that_is_written_again_and_again_has_no_line() {
-    let mut view = view(&state("draining"));
-    let run = view.run.as_mut().unwrap();
-    let mut record = run.summary.steps[0].clone();
-    record.record.step = StepKind::RecordHookDone;
-    run.summary.steps.push(record);
-    let run = view.run.clone().unwrap();
-    assert!(!run_steps(&run, view.at).contains("RecordHookDone"));
-    assert!(!status(&view, Style::default()).contains("RecordHookDone"));
-    let json = serde_json::to_string(&view).unwrap();
-    assert!(json.contains("RecordHookDone"), "the JSON has what the copies have");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Acts on the lease row. Each is a compare-and-set that may be repeated.
 
 use region_lease::{Fence, LeaseError, NewGrant};
-use region_plan::{Epoch, Grant, GrantId, Opened, Region, RunId};
+use region_plan::{Epoch, Grant, Region, RunId};
 
 use super::outcome::Outcome;
 use crate::sources::database::Database;
@@ -61,15 +61,13 @@ pub(super) async fn grant(
     end(region_lease::grant(&client, new).await)
 }
 
-/// Widens what the holder's stages may do.
-pub(super) async fn open(database: &Database, epoch: Epoch, grant_id: GrantId, opened: Opened) -> Outcome {
-    let opened = match opened {
-        Opened::None => region_lease::Opened::None,
-        Opened::Core => region_lease::Opened::Core,
-        Opened::Intake => region_lease::Opened::Intake,
-    };
+/// Lets the holder take what customers send.
+pub(super) async fn open_intake(database: &Database, grant: &Grant) -> Outcome {
+    let intake = region_lease::Opened::Intake;
     match database.acting().await {
-        Ok(client) => end(region_lease::open(&client, database.app(), epoch.0, grant_id.0, opened).await),
+        Ok(client) => {
+            end(region_lease::open(&client, database.app(), grant.epoch.0, grant.id.0, intake).await)
+        }
         Err(why) => Outcome::Refused(why),
     }
 }

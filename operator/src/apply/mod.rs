@@ -144,7 +144,7 @@ impl Executor<'_> {
             Step::AbortRun { .. }
             | Step::Fence { .. }
             | Step::Grant { .. }
-            | Step::Open { .. }
+            | Step::OpenIntake { .. }
             | Step::ReleaseUnlimited { .. }
             | Step::LimitAgain { .. } => match within(LEASE, "the database", self.lease(step)).await {
                 Ok(outcome) => outcome,
@@ -164,7 +164,7 @@ impl Executor<'_> {
             Step::Grant { from_epoch, grant, run } => {
                 lease::grant(database, *from_epoch, grant, self.me, *run).await
             }
-            Step::Open { epoch, grant_id, opened } => lease::open(database, *epoch, *grant_id, *opened).await,
+            Step::OpenIntake { grant } => lease::open_intake(database, grant).await,
             Step::ReleaseUnlimited { grant } => lease::hand_back(database, grant).await,
             Step::LimitAgain { grant } => lease::limit_again(database, grant).await,
             other => Outcome::Refused(format!("{} is no act on the lease", other.kind().name())),

@@ -96,6 +96,7 @@ mod tests {
             reason: String::new(),
             findings: Vec::new(),
             proved: Vec::new(),
+            hooks_done: Vec::new(),
         }
     }
 

@@ -279,6 +279,9 @@ impl Pass<'_> {
         {
             side.sizes = workloads.items.iter().map(|item| (item.name.clone(), item.replicas)).collect();
         }
+        if let Some(run) = side.run.as_mut() {
+            run.hooks_done.extend(&decision.plan.hooks_done);
+        }
         for (kind, took) in prove(&mut side, &decision.plan.proved, decision.now) {
             teller.proved(kind, took);
             self.operator.metrics.step_proved(kind, Duration::try_from(took).unwrap_or_default());

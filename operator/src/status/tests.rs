@@ -69,6 +69,7 @@ fn scene() -> Scene {
         reason: "active in us-east-1, epoch 4".to_owned(),
         findings: Vec::new(),
         proved: Vec::new(),
+        hooks_done: Vec::new(),
     };
     let peer = Fact::known(Some(Arc::new(example())), at(100));
     Scene { object, peer, world, plan, side, bad_references: Vec::new() }
@@ -247,8 +248,8 @@ fn a_step_that_was_made_while_nothing_could_be_written_is_recorded_when_its_proo
 #[test]
 fn a_record_that_is_written_again_begins_again() {
     let mut open = run(Mark::Accepted);
-    note_begun(&mut open, StepKind::RecordHookDone, at(60));
-    note_begun(&mut open, StepKind::RecordHookDone, at(70));
+    note_begun(&mut open, StepKind::RecordDrained, at(60));
+    note_begun(&mut open, StepKind::RecordDrained, at(70));
     let began: Vec<_> = open.steps.iter().map(|record| record.started_at).collect();
     assert_eq!(began, [at(70)]);
 }

@@ -335,14 +335,14 @@ impl Universe {
                     row.epoch = grant.epoch;
                     row.grant_id = grant.id;
                     row.holder = Some(region(index));
-                    row.opened = Opened::None;
+                    row.opened = Opened::Core;
                     row.validity = Validity::NeverRenewed;
                     self.grants.push((grant.epoch, grant.id, index));
                 }
             }
-            Step::Open { epoch, grant_id, opened } => {
-                if row.epoch == *epoch && row.grant_id == *grant_id && row.validity == Validity::Valid {
-                    row.opened = row.opened.max(*opened);
+            Step::OpenIntake { grant } => {
+                if row.epoch == grant.epoch && row.grant_id == grant.id && row.validity == Validity::Valid {
+                    row.opened = Opened::Intake;
                 }
             }
             Step::ReleaseUnlimited { .. } => row.validity = Validity::HandedBack,
@@ -446,7 +446,7 @@ fn detail(step: &Step) -> String {
         Step::Fence { grant, to, .. } => format!("epoch {} released to {to}", grant.epoch),
         Step::SwitchDatabase { from } => format!("writer leaves {from}"),
         Step::Grant { from_epoch, grant, .. } => format!("epoch {from_epoch} becomes {}", grant.epoch),
-        Step::Open { epoch, opened, .. } => format!("{opened:?} of epoch {epoch}"),
+        Step::OpenIntake { grant } => format!("of epoch {}", grant.epoch),
         Step::Hook { point, epoch, .. } => format!("{point:?} in epoch {epoch}"),
         Step::AbortRun { .. }
         | Step::CloseBroker
