@@ -52,6 +52,8 @@ pub(super) async fn run(
             with(&ledger, |ledger| ledger.problem(format!("sending: {problem}")));
             tokio::select! {
                 () = stop.cancelled() => return,
+                // Another broker: why the old one refused says nothing of it.
+                Ok(()) = address.changed() => backoff.reset(),
                 () = sleep(backoff.next_wait()) => {}
             }
         }
