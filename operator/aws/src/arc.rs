@@ -1,6 +1,7 @@
 //! The data plane of Application Recovery Controller: five endpoints that know the same controls.
 
 mod flip;
+mod name;
 mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use crate::error::{CallError, ErrorKind};
 use crate::health::{EndpointHealth, HealthRecord};
 
 pub use flip::{FlipLimits, MAX_BATCH};
+pub use name::NameError;
 pub use reading::{ArcReading, EndpointReading};
 
 /// A cluster has five endpoints.

@@ -17,7 +17,7 @@ mod rules;
 pub use access::{AccessError, AwsAccess, CallTimeouts, CredentialSource};
 pub use arc::{
     ArcClient, ArcConfigError, ArcEndpoint, ArcReading, ControlState, EndpointReading, FlipLimits, MAX_BATCH,
-    MAX_ENDPOINTS, ReadLimits, panel_of,
+    MAX_ENDPOINTS, NameError, ReadLimits, panel_of,
 };
 pub use error::{CallError, ErrorKind};
 pub use health::EndpointHealth;

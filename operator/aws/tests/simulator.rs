@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use aws_simulator::ControlState::{Off, On};
 use region_aws::{
-    ArcClient, AwsAccess, CallTimeouts, ControlState, CredentialSource, ErrorKind, FlipLimits, Outcome,
-    ReadLimits, RulesClient, panel_of,
+    ArcClient, AwsAccess, CallTimeouts, ControlState, CredentialSource, ErrorKind, FlipLimits, NameError,
+    Outcome, ReadLimits, RulesClient, panel_of,
 };
-use simulator::{Account, PANEL, SECRET, control};
+use simulator::{Account, PANEL, REGIONS, SECRET, control};
 
 /// The machine may be busy building; the calls themselves take milliseconds.
 const PATIENT: CallTimeouts =
@@ -161,4 +161,18 @@ async fn missing_key_files_send_nothing_and_name_the_file() {
     let outcome = client.flip(&[(control("app-a"), ControlState::Off)], FLIP).await;
     let Outcome::Refused(refusal) = outcome else { panic!("{outcome}") };
     assert!(refusal.reason.contains("access-key-id"), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn a_name_leads_to_its_control_while_any_endpoint_answers() {
+    let account = Account::start(&[("app-a", On), ("app-b", Off)]).await;
+    let client = client(&account).await;
+    account.set(r#"{"arc": {"us-east-1": {"mode": "dead"}, "us-west-2": {"mode": "error", "kind": "unavailable"}}}"#).await;
+    assert_eq!(client.find("app-b", READ.deadline).await, Ok(control("app-b")));
+    let absent = client.find("app-c", READ.deadline).await;
+    assert_eq!(absent, Err(NameError::Absent("app-c".to_owned())));
+    let hung = REGIONS.map(|region| format!(r#""{region}": {{"mode": "hung"}}"#)).join(",");
+    account.set(&format!(r#"{{"arc": {{{hung}}}}}"#)).await;
+    let unanswered = client.find("app-b", Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(unanswered, NameError::Unanswered { .. }), "{unanswered}");
 }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 pub const PANEL: &str = "arn:aws:route53-recovery-control::123456789012:controlpanel/trading";
 pub const KEY: &str = "AKIDSIMULATED";
 pub const SECRET: &str = "simulated-secret";
-const REGIONS: [&str; 5] = ["us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1", "ap-southeast-2"];
+pub const REGIONS: [&str; 5] = ["us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1", "ap-southeast-2"];
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The ARN of a control of the simulated panel.
