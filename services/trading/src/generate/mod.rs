@@ -19,7 +19,7 @@ use services_common::config::ConfigError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use ledger::{Ledger, Verdict};
+pub use ledger::{Answer, Ledger, Verdict};
 pub use scenario::{Message, Scenario, run_of_day};
 pub use session::Target;
 
