@@ -243,7 +243,12 @@ async fn another_content_or_status_under_the_same_id_is_told() {
     let _pipeline = world.pipeline().await;
     one_of_every_kind(&world).await;
     let changes = [
-        (Job::InboundIngress, "ingested", "trade = replace(trade, 'AMZN', 'TSLA') where id like '%-4'", 2),
+        (
+            Job::InboundIngress,
+            "ingested",
+            "content = replace(content, 'AMZN', 'TSLA') where id like '%-4'",
+            2,
+        ),
         (Job::InboundIngress, "nacks", "description = 'because' where id like '%-6'", 1),
         (Job::InboundIngress, "nacks", "body = 'other' where id like '%-7'", 1),
         (Job::IngressCore, "trades", "trade = replace(trade, 'AMZN', 'TSLA') where id like '%-5'", 1),
