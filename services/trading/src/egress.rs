@@ -10,7 +10,7 @@ use services_common::telemetry::chain;
 
 use crate::envelope::{Decided, Emitted, Record, pack, unpack};
 use crate::message::{NACK, Response, json};
-use crate::settlement::outgoing::{self, Made};
+use crate::settlement::outgoing::{self, Made, Noted};
 use crate::settlement::{SettlementStatus, of_trade};
 use crate::{names, store};
 
@@ -57,7 +57,7 @@ impl Stage for Egress {
         store::probes_passed(unit, STAGE, &store::records_where(answers(), Emitted::is_probe)).await?;
         store::answers(unit, store::EGRESSED, answers()).await?;
         let made: Vec<&Made> = records.iter().flat_map(|record| &record.settlements).collect();
-        outgoing::insert(unit, &made).await?;
+        outgoing::insert(unit, &made, Noted::Returning).await?;
         Ok(pack(names::OUTBOUND, answers(), unit.grant()))
     }
 
@@ -72,7 +72,7 @@ impl Stage for Egress {
         store::quarantine(unit, STAGE, json(&record.answer).as_bytes(), reason).await?;
         for made in &record.settlements {
             unit.transaction().batch_execute("savepoint settlement").await?;
-            match outgoing::insert(unit, &[made]).await {
+            match outgoing::insert(unit, &[made], Noted::Returning).await {
                 Err(error @ DbError::Data { .. }) => {
                     unit.transaction().batch_execute("rollback to savepoint settlement").await?;
                     store::quarantine(unit, STAGE, made.body.as_bytes(), &chain(&error)).await?;

@@ -31,7 +31,7 @@ use crate::message::Trade;
 use crate::names::{self, Application};
 use crate::outbound::Outbound;
 use crate::settlement::returning::Returning;
-use crate::settlement::{Back, Settlement, outgoing};
+use crate::settlement::{Back, Settlement, outgoing, resend};
 
 /// Connections of one process: two lines, relay, gate, hooks, and one to spare.
 const POOL_SIZE: usize = 6;
@@ -96,6 +96,10 @@ pub struct TradingArgs {
     /// application's broker (--peer-broker-url), and what comes back is taken. The same for all stages
     #[arg(long, env = "SETTLEMENTS", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
     settlements: bool,
+    /// Seconds after which a settlement that has not come back is sent again, then after twice as long, and so on; only
+    /// outbound uses it
+    #[arg(long, env = "RESEND_AFTER_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(60..=86_400))]
+    resend_after_seconds: u64,
 }
 
 /// The other application's message broker; only outbound uses it.
@@ -206,6 +210,8 @@ pub struct Deps {
     pub application: Application,
     /// Always on in the settlement application.
     pub settlements: Settlements,
+    /// How long trade matching waits for a settlement to come back before it sends it again.
+    pub resend_after: Duration,
 }
 
 /// Runs a stage of trade matching as configured until `shutdown`.
@@ -217,7 +223,9 @@ pub async fn from_args(
     args: TradingArgs,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    configured(Application::TradeMatching, name, args.stage, args.settlements, shutdown).await
+    let resend_after = Duration::from_secs(args.resend_after_seconds);
+    let settlements = args.settlements.then_some(resend_after);
+    configured(Application::TradeMatching, name, args.stage, settlements, shutdown).await
 }
 
 /// Runs a stage of the settlement application as configured until `shutdown`.
@@ -229,14 +237,15 @@ pub async fn settlement_from_args(
     args: StageArgs,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    configured(Application::Settlement, name, args, true, shutdown).await
+    // It sends nothing again by itself: it answers what comes again.
+    configured(Application::Settlement, name, args, Some(Duration::MAX), shutdown).await
 }
 
 async fn configured(
     application: Application,
     name: StageName,
     args: StageArgs,
-    settlements: bool,
+    settlements: Option<Duration>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let identity = format!("{}-{} {}", args.region.app, name.word(), args.region.region);
@@ -249,12 +258,13 @@ async fn configured(
         probe_user: args.probe_user,
         application,
         settlements: match (settlements, name) {
-            (false, _) => Settlements::Off,
-            (true, StageName::Outbound) => {
+            (None, _) => Settlements::Off,
+            (Some(_), StageName::Outbound) => {
                 Settlements::On(Some(Box::new(args.peer.broker(&identity).await?)))
             }
-            (true, _) => Settlements::On(None),
+            (Some(_), _) => Settlements::On(None),
         },
+        resend_after: settlements.unwrap_or(Duration::MAX),
     };
     let address = args.http.http_listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
@@ -375,7 +385,7 @@ impl Work {
             StageName::Egress => self.stage(Egress { settlements: on }).await,
             StageName::Outbound => {
                 let answers = self.stage(Outbound { figures: self.figures.clone() });
-                tokio::join!(answers, self.send_settlements());
+                tokio::join!(answers, self.send_settlements(), self.resend_settlements());
             }
         }
     }
@@ -414,6 +424,13 @@ impl Work {
         let backlog =
             figures::watch_backlog(self.deps.database.clone(), self.figures.clone(), self.shutdown.clone());
         tokio::join!(self.stage(Core::<C>::new(written)), relay.run(self.shutdown.clone()), backlog);
+    }
+
+    async fn resend_settlements(&self) {
+        if self.deps.settlements.on() {
+            let (stage_deps, after) = (self.stage_deps.clone(), self.deps.resend_after);
+            resend::run(stage_deps, after, self.shutdown.clone()).await;
+        }
     }
 
     /// On a connection and in a task of its own: the answers do not wait for the other application.

@@ -170,7 +170,7 @@ async fn rows_that_were_lost_are_found_sent_again_and_there_once_more() {
 
 /// What every store holds, without the times at which a row was written.
 async fn contents(world: &World) -> Vec<String> {
-    let query = "select (record, id, received_ms, trade)::text from trading.ingested \
+    let query = "select (record, id, received_ms, content)::text from trading.ingested \
         union all select (record, id, refusal, body)::text from trading.nacks \
         union all select (trade_date, id, version, status, trade)::text from trading.trades \
         union all select (record, id, code)::text from trading.conflicts \

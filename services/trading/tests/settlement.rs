@@ -1,7 +1,7 @@
 //! Trade matching and the settlement application together, on real servers, judged by the customer's own books and by what
 //! each stage has stored. The names in brackets are faults of the reference that ours must not have.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests: failing is how they report")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "helpers of tests: failing is how they report")]
 
 mod support;
 
@@ -290,6 +290,36 @@ async fn what_was_lost_between_the_stages_is_replayed_in_both_applications_after
     assert_eq!((status, &answer["did"]["stages"]), (200, &passed), "{answer}");
     both.assert_conserved().await;
     assert_eq!(both.trading.texts("select distinct status from trading.trades").await, ["SETTLED"]);
+}
+
+/// Neither application can tell what the other one's broker held when it was lost: who waits for an answer sends again,
+/// and who has answered before answers again [W12].
+#[tokio::test(flavor = "multi_thread")]
+async fn settlements_that_a_broker_lost_on_the_way_there_or_back_are_sent_again() {
+    let mut both = Both::start().await;
+    both.trading.resend_after = Duration::from_secs(1);
+    let mut processes = Vec::new();
+    for stage in [StageName::Ingestion, StageName::Core, StageName::Egress, StageName::Outbound] {
+        processes.push(both.trading.stage(stage).await);
+        processes.push(both.settlement.stage(stage).await);
+    }
+    let inbound = both.trading.stage(StageName::Inbound).await;
+    publish_pair(&both.trading, 1).await;
+    let made = "select count(*) from trading.outgoing_settlements where sent_at is not null";
+    eventually("all were sent", async || (both.trading.number(made).await == 4).then_some(())).await;
+    inbound.kill();
+    let again = "select count(*) from trading.unreturned where attempts > 0";
+    lose(&both.settlement, THERE).await;
+    processes.push(both.settlement.stage(StageName::Inbound).await);
+    eventually("sent again", async || (both.trading.number(again).await == 4).then_some(())).await;
+    eventually("answered", async || (both.settlement.number(made).await == 4).then_some(())).await;
+    lose(&both.trading, BACK).await;
+    processes.push(both.trading.stage(StageName::Inbound).await);
+    let settled = "select count(*) from trading.trades where status = 'SETTLED'";
+    eventually("settled", async || (both.trading.number(settled).await == 2).then_some(())).await;
+    both.assert_conserved().await;
+    assert_eq!(both.trading.number("select count(*) from trading.unreturned").await, 0);
+    assert_eq!(both.settlement.number("select count(*) from trading.conflicts").await, 0);
 }
 
 /// What came back and was lost between the stages of trade matching is not forgotten either.

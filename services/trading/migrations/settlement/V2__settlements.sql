@@ -25,5 +25,7 @@ select region.protect('trading.settlements');
 grant select, insert on trading.settlements to trading_core;
 grant update (record, received_ms, settlement, status, counterpart, version, epoch)
     on trading.settlements to trading_core;
+-- A settlement that comes again is answered again.
+grant select, update (sent_at) on trading.outgoing_settlements to trading_core;
 -- Egress hands the returned settlements on: from then on they wait for trade matching's broker, in their own table.
 grant select, delete on trading.unanswered to trading_egress;

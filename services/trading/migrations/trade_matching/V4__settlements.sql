@@ -35,13 +35,21 @@ create table trading.allocations (
     foreign key (trade_date, trade) references trading.trades (trade_date, id)
 );
 
+-- Settlements that were made and have not come back. Egress adds, core takes away; outbound sends old ones again.
+create table trading.unreturned (
+    message_id  uuid primary key,
+    since       timestamptz not null default clock_timestamp(),  -- when it was made, or last sent again
+    attempts    integer     not null default 0                   -- how often it was sent again
+);
+create index unreturned_by_time on trading.unreturned (since);
+
 alter table trading.trades drop constraint trades_status_check;
 alter table trading.trades add constraint trades_status_check
     check (status in ('UNMATCHED', 'MATCHED', 'MISMATCHED', 'SETTLED', 'CANCELLED'));
 
 select region.protect(('trading.' || name)::regclass)
   from unnest(array['returned_raw', 'returned_pending', 'returned_ingested', 'returned_nacks', 'returned',
-                    'allocations']) as name;
+                    'allocations', 'unreturned']) as name;
 
 -- With what came back and is not applied yet.
 create or replace view trading.backlog as
@@ -62,5 +70,8 @@ grant select on trading.returned_raw, trading.returned_ingested, trading.returne
 grant select, delete, update (since) on trading.returned_pending to trading_core;
 grant select, insert, update (code, epoch) on trading.returned to trading_core;
 grant select, insert, update (status, epoch) on trading.allocations to trading_core;
+grant select, insert on trading.unreturned to trading_egress;
+grant select, delete, update (since) on trading.unreturned to trading_core;
+grant select, update (since, attempts) on trading.unreturned to trading_outbound;
 -- A refused settlement is known by its bytes.
 grant select on trading.outgoing_settlements to trading_core;

@@ -77,6 +77,14 @@ pub(crate) trait Subject: Content {
     /// Writes reports that hold from now on.
     fn insert(unit: &Guarded<'_>, new: &[Holding<Self>]) -> impl Future<Output = Result<(), DbError>> + Send;
 
+    /// What follows from reports that were decided before and came again.
+    fn repeated(
+        _unit: &Guarded<'_>,
+        _reports: &[Report<Self>],
+    ) -> impl Future<Output = Result<(), DbError>> + Send {
+        async { Ok(()) }
+    }
+
     /// What else follows from reports whose terms agree, in the same transaction.
     fn agreed(
         _unit: &Guarded<'_>,
@@ -229,7 +237,12 @@ async fn decide<C: Subject>(unit: &Guarded<'_>, records: &[Record<Parsed<C>>]) -
     // What is not pending was decided before: a batch that comes again changes nothing, also where a later version has
     // taken the place of its report since.
     let open = tables::no_longer_pending(unit, &C::LINE, &decided).await?;
-    reports.retain(|report| open.contains(&report.record));
+    let (open, repeated): (Vec<_>, Vec<_>) =
+        reports.into_iter().partition(|report| open.contains(&report.record));
+    if !repeated.is_empty() {
+        C::repeated(unit, &repeated).await?;
+    }
+    let reports = open;
     if !reports.is_empty() {
         let locks: BTreeSet<i32> = reports.iter().map(|report| report.content.lock()).collect();
         tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;

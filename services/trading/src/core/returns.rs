@@ -152,7 +152,7 @@ async fn apply(unit: &Guarded<'_>, came: Vec<Record<Back>>) -> Result<(), DbErro
     let locks: BTreeSet<i32> = settlements.iter().map(|one| one.settlement.lock()).collect();
     tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
     let keys = settlements.iter().map(|one| (one.settlement.trade_date, one.settlement.trade_id()));
-    let mut trades = known(unit, keys.collect()).await?;
+    let mut trades = known(unit, &keys.collect::<Vec<_>>()).await?;
     let sent = sent(unit, &came).await?;
     let mut looked = Vec::with_capacity(came.len());
     for came in came {
@@ -168,6 +168,7 @@ async fn apply(unit: &Guarded<'_>, came: Vec<Record<Back>>) -> Result<(), DbErro
         }
         looked.push(Looked { came, code });
     }
+    no_longer_unreturned(unit, &looked).await?;
     write_allocations(unit, &trades).await?;
     write_settled(unit, &trades).await?;
     write_returned(unit, &looked).await?;
@@ -216,7 +217,7 @@ const ALLOCATIONS: &str = "select trade_date, trade, allocation_id, status from 
      join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, trade)) as given \
      using (trade_date, trade)";
 
-async fn known(unit: &Guarded<'_>, keys: Vec<(Date, String)>) -> Result<Trades, DbError> {
+async fn known(unit: &Guarded<'_>, keys: &[(Date, String)]) -> Result<Trades, DbError> {
     let (dates, ids) = columns(keys.iter().map(|(date, id)| (*date, id.as_str())));
     let mut trades = Trades::new();
     let statement = unit.transaction().prepare_cached(TRADES).await?;
@@ -266,6 +267,24 @@ async fn sent(unit: &Guarded<'_>, came: &[Record<Back>]) -> Result<HashSet<Uuid>
     let rows = unit.transaction().query(query, &[&messages]).await?;
     let known = rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<Uuid>, _>>()?;
     Ok(refused.into_iter().filter(|(message, _)| known.contains(message)).map(|(_, record)| record).collect())
+}
+
+/// Whatever an answer is good for, its settlement is not sent again.
+async fn no_longer_unreturned(unit: &Guarded<'_>, looked: &[Looked]) -> Result<(), DbError> {
+    let sent = |Looked { came, .. }: &Looked| match &came.content {
+        Back::Settlement(returned) => Some(returned.settlement.message_id(SettlementStatus::Unmatched)),
+        Back::Nack(_) => {
+            let refused = came.content.refused(&came.id)?;
+            Some(refused.message_id(SettlementStatus::Unmatched))
+        }
+    };
+    let messages: Vec<Uuid> = looked.iter().filter_map(sent).collect();
+    let take = "with those as ( \
+            select message_id from trading.unreturned where message_id = any($1) order by message_id for update) \
+        delete from trading.unreturned using those where unreturned.message_id = those.message_id";
+    let statement = unit.transaction().prepare_cached(take).await?;
+    unit.transaction().execute(&statement, &[&messages]).await?;
+    Ok(())
 }
 
 async fn write_allocations(unit: &Guarded<'_>, trades: &Trades) -> Result<(), DbError> {

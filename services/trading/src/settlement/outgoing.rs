@@ -37,11 +37,34 @@ impl Made {
     }
 }
 
+/// Where what was made is noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// As to be sent, once.
+    Sending,
+    /// And as to come back.
+    Returning,
+}
+
+const INSERT: &str = "insert into trading.outgoing_settlements (message_id, id, status, body) \
+    select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
+
+/// Only what is new has not come back: of a repeat it is not known here.
+const INSERT_RETURNING: &str = "with fresh as ( \
+        insert into trading.outgoing_settlements (message_id, id, status, body) \
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing \
+        returning message_id) \
+    insert into trading.unreturned (message_id) select message_id from fresh";
+
 /// Writes settlements to be sent; those that are there already stay as they are.
 ///
 /// # Errors
 /// The database.
-pub(crate) async fn insert(unit: &Guarded<'_>, made: &[impl Borrow<Made>]) -> Result<(), DbError> {
+pub(crate) async fn insert(
+    unit: &Guarded<'_>,
+    made: &[impl Borrow<Made>],
+    noted: Noted,
+) -> Result<(), DbError> {
     let made: Vec<&Made> = made.iter().map(Borrow::borrow).collect();
     if made.is_empty() {
         return Ok(());
@@ -50,8 +73,10 @@ pub(crate) async fn insert(unit: &Guarded<'_>, made: &[impl Borrow<Made>]) -> Re
     let ids: Vec<&str> = made.iter().map(|one| one.id.as_str()).collect();
     let statuses: Vec<&str> = made.iter().map(|one| one.status).collect();
     let bodies: Vec<&str> = made.iter().map(|one| one.body.as_str()).collect();
-    let insert = "insert into trading.outgoing_settlements (message_id, id, status, body) \
-        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
+    let insert = match noted {
+        Noted::Sending => INSERT,
+        Noted::Returning => INSERT_RETURNING,
+    };
     let statement = unit.transaction().prepare_cached(insert).await?;
     unit.transaction().execute(&statement, &[&messages, &ids, &statuses, &bodies]).await?;
     Ok(())

@@ -77,6 +77,19 @@ impl Subject for Settlement {
         tables::known_rows(&unit.transaction().query(&statement, &values).await?)
     }
 
+    /// Trade matching sends again what has not come back: its answer may have been lost with a broker.
+    async fn repeated(unit: &Guarded<'_>, reports: &[Report<Self>]) -> Result<(), DbError> {
+        let answers = |report: &Report<Self>| {
+            let told = [SettlementStatus::Settled, SettlementStatus::Mismatched];
+            let [settled, mismatched] = told.map(|status| report.content.message_id(status));
+            [settled, mismatched, ids::nack(report.record)]
+        };
+        let answers: Vec<Uuid> = reports.iter().flat_map(answers).collect();
+        let statement = unit.transaction().prepare_cached(AGAIN).await?;
+        unit.transaction().execute(&statement, &[&answers]).await?;
+        Ok(())
+    }
+
     async fn insert(unit: &Guarded<'_>, new: &[Holding<Self>]) -> Result<(), DbError> {
         let dates: Vec<Date> = column(new, |(report, ..)| report.content.trade_date);
         let ids: Vec<String> = column(new, |(report, ..)| report.content.id());
@@ -112,6 +125,13 @@ impl Subject for Settlement {
         Ok(())
     }
 }
+
+/// Whatever the answer to the first one was: those that were sent, as unsent.
+const AGAIN: &str = "with those as ( \
+        select message_id from trading.outgoing_settlements \
+        where message_id = any($1) and sent_at is not null order by message_id for update) \
+     update trading.outgoing_settlements as sent set sent_at = null from those \
+     where sent.message_id = those.message_id";
 
 const KNOWN: &str = "select known.record, known.received_ms, known.settlement as content, known.status \
      from trading.settlements as known join ( \

@@ -8,7 +8,7 @@ use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
 use uuid::Uuid;
 
-use super::outgoing::{self, Made};
+use super::outgoing::{self, Made, Noted};
 use super::{Settlement, SettlementStatus};
 use crate::egress::STAGE;
 use crate::envelope::{Decided, Record, unpack};
@@ -40,7 +40,7 @@ impl Stage for Returning {
     async fn store(&self, unit: &Guarded<'_>, records: &[Self::Record]) -> Result<Vec<Outgoing>, DbError> {
         store::probes_passed(unit, STAGE, &store::records_where(records, Decided::is_probe)).await?;
         let made: Vec<Made> = records.iter().filter_map(made).collect();
-        outgoing::insert(unit, &made).await?;
+        outgoing::insert(unit, &made, Noted::Sending).await?;
         let done: Vec<Uuid> = records.iter().map(|record| record.record).collect();
         answered(unit, &done).await?;
         Ok(Vec::new())

@@ -91,6 +91,8 @@ pub struct World {
     pub application: Application,
     /// What its stages are told about settlements.
     pub settlements: Settlements,
+    /// When its outbound sends settlements again.
+    pub resend_after: Duration,
     keeper: CancellationToken,
     /// A superuser's connection.
     pub sql: Client,
@@ -128,7 +130,8 @@ impl World {
         broker.close().await;
         let sql = region_lease::connect(&options).await.unwrap();
         let settlements = Settlements::Off;
-        Self { name, application, settlements, keeper: CancellationToken::new(), sql }
+        let resend_after = Duration::from_secs(600);
+        Self { name, application, settlements, resend_after, keeper: CancellationToken::new(), sql }
     }
 
     /// The same, with the lease granted to this region, renewed, and open.
@@ -207,6 +210,7 @@ impl World {
             probe_user: "guest".into(),
             application: self.application,
             settlements: self.settlements.clone(),
+            resend_after: self.resend_after,
         };
         let shutdown = CancellationToken::new();
         let runtime =
