@@ -9,8 +9,9 @@ use routing_control::ControlArgs;
 use services_common::{shutdown, telemetry};
 use trading::generate::{self, GenerateArgs};
 use trading::migrate::{self, MigrateArgs};
+use trading::names::Application;
 use trading::reconcile::{self, ReconcileArgs};
-use trading::run::{self, StageArgs, StageName};
+use trading::run::{self, StageArgs, StageName, TradingArgs};
 
 /// Services that can be moved between regions.
 ///
@@ -43,6 +44,12 @@ enum Command {
     Trading {
         #[command(subcommand)]
         stage: Trading,
+    },
+    /// Settlement: inbound → ingestion → core → egress → outbound, and back to trade matching
+    #[command(mut_subcommands(settlement_defaults))]
+    Settlement {
+        #[command(subcommand)]
+        stage: Settlement,
     },
     /// The customer: sends both sides of trades and judges whether any was lost or doubled.
     ///
@@ -91,17 +98,46 @@ Examples, where BROKER is --broker-url, --broker-ca-file and the two password fi
 #[derive(Subcommand)]
 enum Trading {
     /// Stores customers' messages before acknowledging them, and passes them on
-    Inbound(Box<StageArgs>),
+    Inbound(Box<TradingArgs>),
     /// Validates messages; refuses with a reason that names the field
-    Ingestion(Box<StageArgs>),
+    Ingestion(Box<TradingArgs>),
     /// Matches trades, writes what it decides, serves the operator's hooks
+    Core(Box<TradingArgs>),
+    /// Makes the answers, and the settlements, from what core decided
+    Egress(Box<TradingArgs>),
+    /// Sends the answers to the customers' queue, and the settlements to the settlement application
+    Outbound(Box<TradingArgs>),
+    /// Brings database and broker of a region up to date; on a standby waits for the migrations to arrive
+    Migrate(Box<MigrateArgs>),
+}
+
+#[derive(Subcommand)]
+enum Settlement {
+    /// Stores settlements before acknowledging them, and passes them on
+    Inbound(Box<StageArgs>),
+    /// Validates settlements; refuses with a reason that names the field
+    Ingestion(Box<StageArgs>),
+    /// Pairs the two parties' settlements, writes what it decides, serves the operator's hooks
     Core(Box<StageArgs>),
-    /// Makes the answers from what core decided
+    /// Makes what returns to trade matching from what core decided
     Egress(Box<StageArgs>),
-    /// Sends the answers to the customers' queue
+    /// Sends it to trade matching's broker
     Outbound(Box<StageArgs>),
     /// Brings database and broker of a region up to date; on a standby waits for the migrations to arrive
     Migrate(Box<MigrateArgs>),
+}
+
+/// The same options as in trade matching, with this application's own names.
+fn settlement_defaults(stage: clap::Command) -> clap::Command {
+    let own = |name: &'static str, value: &'static str| {
+        move |arg: clap::Arg| {
+            if arg.get_id() == name { arg.default_value(value) } else { arg }
+        }
+    };
+    stage
+        .mut_args(own("app", "settlement"))
+        .mut_args(own("probe_user", "st-core"))
+        .mut_args(own("database_name", "settlement"))
 }
 
 /// The program could not do its work.
@@ -138,16 +174,75 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Trading::Core(args) => run_stage(StageName::Core, *args).await?,
             Trading::Egress(args) => run_stage(StageName::Egress, *args).await?,
             Trading::Outbound(args) => run_stage(StageName::Outbound, *args).await?,
-            Trading::Migrate(args) => {
-                for line in migrate::from_args(*args).await? {
-                    println!("{line}");
-                }
-            }
+            Trading::Migrate(args) => migrate_to(Application::TradeMatching, *args).await?,
+        },
+        Command::Settlement { stage } => match stage {
+            Settlement::Inbound(args) => run_settlement(StageName::Inbound, *args).await?,
+            Settlement::Ingestion(args) => run_settlement(StageName::Ingestion, *args).await?,
+            Settlement::Core(args) => run_settlement(StageName::Core, *args).await?,
+            Settlement::Egress(args) => run_settlement(StageName::Egress, *args).await?,
+            Settlement::Outbound(args) => run_settlement(StageName::Outbound, *args).await?,
+            Settlement::Migrate(args) => migrate_to(Application::Settlement, *args).await?,
         },
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_stage(name: StageName, args: StageArgs) -> Result<(), Box<dyn std::error::Error>> {
+async fn run_stage(name: StageName, args: TradingArgs) -> Result<(), Box<dyn std::error::Error>> {
     Ok(run::from_args(name, args, shutdown::on_signal()?).await?)
+}
+
+async fn run_settlement(name: StageName, args: StageArgs) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(run::settlement_from_args(name, args, shutdown::on_signal()?).await?)
+}
+
+async fn migrate_to(application: Application, args: MigrateArgs) -> Result<(), Box<dyn std::error::Error>> {
+    for line in migrate::from_args(application, args).await? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn default_of(path: [&str; 2], argument: &str) -> Vec<String> {
+        let mut command = Cli::command();
+        command.build();
+        let stage = path.iter().fold(&command, |command, name| command.find_subcommand(name).unwrap());
+        let argument = stage.get_arguments().find(|known| known.get_id() == argument).unwrap();
+        argument.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn the_options_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settlements_are_switched_on_by_a_flag_that_only_trade_matching_has() {
+        let parsed = |application: &str, more: &[&str]| {
+            let mut words = vec!["services", application, "egress", "--region=r", "--database-host=d"];
+            words.extend(["--database-user=u", "--database-password-file=f", "--broker-url=b"]);
+            words.extend(["--broker-user=u", "--broker-password-file=f"]);
+            words.extend(more);
+            Cli::try_parse_from(words).is_ok()
+        };
+        assert!(parsed("trading", &[]) && parsed("trading", &["--settlements"]));
+        assert!(parsed("settlement", &[]) && !parsed("settlement", &["--settlements"]));
+    }
+
+    #[test]
+    fn each_application_has_its_own_names_by_default() {
+        for stage in ["inbound", "core", "outbound", "migrate"] {
+            assert_eq!(default_of(["trading", stage], "app"), ["trade-matching"]);
+            assert_eq!(default_of(["settlement", stage], "app"), ["settlement"]);
+            assert_eq!(default_of(["settlement", stage], "database_name"), ["settlement"]);
+        }
+        assert_eq!(default_of(["trading", "inbound"], "probe_user"), ["tm-core"]);
+        assert_eq!(default_of(["settlement", "inbound"], "probe_user"), ["st-core"]);
+    }
 }

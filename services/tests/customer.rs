@@ -169,7 +169,7 @@ impl Queues {
         let server = RabbitMq::start().await.unwrap();
         let config = BrokerConfig::new(&server.url(), "guest", "guest", None, "test").unwrap();
         let broker = Broker::new(config);
-        trading::migrate::declare(&broker).await.unwrap();
+        trading::migrate::declare(trading::names::Application::TradeMatching, &broker).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("password"), "guest").unwrap();
         Self { server, broker, folder }

@@ -43,16 +43,16 @@ pub enum Raw {
 
 /// What ingestion sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Parsed {
-    /// A valid trade.
-    Trade(Box<Trade>),
+pub enum Parsed<C = Trade> {
+    /// A valid trade or settlement.
+    Valid(Box<C>),
     /// A refusal, with the refused text.
     Nack(Refusal, String),
     /// A probe.
     Probe,
 }
 
-impl Parsed {
+impl<C> Parsed<C> {
     /// Whether it means nothing and is only to pass.
     pub fn is_probe(&self) -> bool {
         matches!(self, Self::Probe)
@@ -61,11 +61,11 @@ impl Parsed {
 
 /// What core sends: something that was decided and is to be told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Decided {
-    /// A trade that reached a status.
-    Trade {
-        /// The report.
-        trade: Box<Trade>,
+pub enum Decided<C = Trade> {
+    /// A trade or settlement that reached a status.
+    Told {
+        /// What its sender reported.
+        content: Box<C>,
         /// Its status.
         status: Status,
         /// Reason codes and their meaning.
@@ -93,6 +93,13 @@ pub enum Emitted {
     Probe,
 }
 
+impl<C> Decided<C> {
+    /// Whether it means nothing and is only to pass.
+    pub fn is_probe(&self) -> bool {
+        matches!(self, Self::Probe)
+    }
+}
+
 impl Emitted {
     /// Whether it means nothing and is only to pass.
     pub fn is_probe(&self) -> bool {
@@ -102,15 +109,20 @@ impl Emitted {
 
 /// One message between stages.
 #[derive(Debug, Serialize, Deserialize)]
-struct Envelope<C> {
-    records: Vec<Record<C>>,
+struct Envelope<R> {
+    records: R,
 }
 
 /// Packs records into as few messages as the limits allow.
-pub fn pack<C: Serialize + Clone>(exchange: &str, records: &[Record<C>], grant: &Grant) -> Vec<Outgoing> {
+pub fn pack<'a, C: Serialize + 'a>(
+    exchange: &str,
+    records: impl IntoIterator<Item = &'a Record<C>>,
+    grant: &Grant,
+) -> Vec<Outgoing> {
     let headers = grant_headers(grant);
     let mut messages = Vec::new();
-    let mut rest = records;
+    let records: Vec<&Record<C>> = records.into_iter().collect();
+    let mut rest = records.as_slice();
     while !rest.is_empty() {
         let mut count = rest.len().min(RECORDS_MAX);
         let message = loop {
@@ -126,11 +138,11 @@ pub fn pack<C: Serialize + Clone>(exchange: &str, records: &[Record<C>], grant: 
     messages
 }
 
-fn envelope<C: Serialize + Clone>(exchange: &str, records: &[Record<C>], headers: &FieldTable) -> Outgoing {
+fn envelope<C: Serialize>(exchange: &str, records: &[&Record<C>], headers: &FieldTable) -> Outgoing {
     let id = ids::envelope(exchange, records.iter().map(|record| record.record));
     Outgoing {
         exchange: exchange.to_owned(),
-        body: json(&Envelope { records: records.to_vec() }).into_bytes(),
+        body: json(&Envelope { records }).into_bytes(),
         message_id: id.to_string(),
         correlation_id: None,
         headers: headers.clone(),
@@ -143,7 +155,7 @@ fn envelope<C: Serialize + Clone>(exchange: &str, records: &[Record<C>], headers
 /// # Errors
 /// It is not an envelope of ours; the reason is for the quarantine.
 pub fn unpack<C: for<'a> Deserialize<'a>>(delivery: &Delivery) -> Result<Vec<Record<C>>, String> {
-    let envelope: Envelope<C> = serde_json::from_slice(&delivery.data)
+    let envelope: Envelope<Vec<Record<C>>> = serde_json::from_slice(&delivery.data)
         .map_err(|error| format!("not an envelope of records: {error}"))?;
     Ok(envelope.records)
 }

@@ -62,8 +62,9 @@ pub(crate) struct Backlog {
 }
 
 /// The statuses of answers.
-fn statuses() -> [&'static str; 4] {
-    [Status::Matched.word(), Status::Mismatched.word(), Status::Cancelled.word(), NACK]
+fn statuses() -> [&'static str; 5] {
+    let told = [Status::Matched, Status::Mismatched, Status::Settled, Status::Cancelled].map(Status::word);
+    [told[0], told[1], told[2], told[3], NACK]
 }
 
 impl Default for Figures {
@@ -127,7 +128,9 @@ impl Figures {
 
 const UNDECIDED: &str = "undecided";
 const UNANSWERED: &str = "unanswered";
-const PARTS: [&str; 2] = [UNDECIDED, UNANSWERED];
+/// Waits for the other application, or came back from it and is not applied: no part of what a drain waits for.
+const SETTLEMENTS: &str = "settlements";
+const PARTS: [&str; 3] = [UNDECIDED, UNANSWERED, SETTLEMENTS];
 
 /// One row of `trading.backlog`.
 #[derive(Clone, Debug)]
@@ -186,10 +189,11 @@ async fn backlog(State(database): State<Database>) -> Result<Json<Backlog>, (Sta
     let not_known = |reason| (StatusCode::SERVICE_UNAVAILABLE, format!("not known: {reason}\n"));
     let parts = read(&database).await.map_err(not_known)?;
     let of = |part| parts.iter().find(|known| known.part == part).map(|known| known.records);
+    let own = parts.iter().filter(|known| known.part != SETTLEMENTS);
     let (Some(undecided), Some(unanswered)) = (of(UNDECIDED), of(UNANSWERED)) else {
         return Err(not_known("trading.backlog lacks a part".to_owned()));
     };
-    let oldest_seconds = parts.iter().filter_map(|part| part.oldest_seconds).reduce(f64::max);
+    let oldest_seconds = own.filter_map(|part| part.oldest_seconds).reduce(f64::max);
     Ok(Json(Backlog { undecided, unanswered, total: undecided + unanswered, oldest_seconds }))
 }
 

@@ -50,6 +50,11 @@ pub(crate) fn settlement(settlement: &Settlement, status: SettlementStatus) -> U
     ])
 }
 
+/// The id of the trade's side that a settlement with this id is of.
+pub(crate) fn trade_of_settlement(id: &str) -> &str {
+    id.rsplit_once('-').map_or(id, |(trade, _)| trade)
+}
+
 /// The message id of a refusal. Refusals have an id space of their own: that of records, not of trades.
 pub(crate) fn nack(record: Uuid) -> Uuid {
     digest(&[b"nack", record.as_bytes()])

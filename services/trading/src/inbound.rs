@@ -1,4 +1,4 @@
-//! The inbound gateway: takes customers' messages, stores each as it came before acknowledging it, passes it on.
+//! The inbound gateway: takes messages of a line, stores each as it came before acknowledging it, passes it on.
 
 use std::collections::HashMap;
 
@@ -12,25 +12,26 @@ use uuid::Uuid;
 
 use crate::envelope::{Raw, Record, pack};
 use crate::message::json;
+use crate::names::Line;
 use crate::parse::{Refusal, RefusalCode};
-use crate::{ids, names, store};
+use crate::{ids, store};
 
 /// Largest message that is taken, in bytes.
 pub(crate) const BODY_MAX: usize = 64 * 1024;
 /// What is kept of a larger one.
 const OVERSIZED_KEPT: usize = 1024;
-/// Longest id of a customer: three names of 20, a trade number of 10, three dashes.
-pub(crate) const ID_MAX: usize = 73;
 /// Name of the stage in quarantine and probes.
 const STAGE: &str = "inbound";
 
 /// The inbound stage.
 pub(crate) struct Inbound {
-    /// Broker user whose messages are probes; the broker vouches for the sender's name.
-    pub(crate) probe_user: String,
+    /// What it takes, and where to.
+    pub(crate) line: &'static Line,
+    /// Broker user whose messages are probes; the broker vouches for the sender's name. `None` where no probe passes.
+    pub(crate) probe_user: Option<String>,
 }
 
-/// A customer's message, looked at without parsing it; or a probe.
+/// A message, looked at without parsing it; or a probe.
 pub(crate) enum Taken {
     Message(Message),
     Probe(Uuid),
@@ -61,7 +62,7 @@ impl Stage for Inbound {
     type Record = Taken;
 
     fn queue(&self) -> &'static str {
-        names::IN
+        self.line.input
     }
 
     fn needs(&self) -> Needs {
@@ -75,7 +76,8 @@ impl Stage for Inbound {
     fn read(&self, delivery: &Delivery) -> Result<Vec<Taken>, String> {
         let properties = &delivery.properties;
         let id = properties.correlation_id().as_ref().map(|id| id.as_str()).unwrap_or_default();
-        if properties.user_id().as_ref().is_some_and(|user| user.as_str() == self.probe_user) {
+        let user = properties.user_id().as_ref().map(|user| user.as_str());
+        if user.is_some() && user == self.probe_user.as_deref() {
             let probe = Uuid::parse_str(id).map_err(|_| "a probe without an id".to_owned())?;
             return Ok(vec![Taken::Probe(probe)]);
         }
@@ -85,9 +87,10 @@ impl Stage for Inbound {
         if id.contains(wire::SUBSTITUTE) {
             return Err("the correlation id is not UTF-8: nobody to answer to".into());
         }
-        if id.chars().count() > ID_MAX || id.chars().any(char::is_control) {
+        if id.chars().count() > self.line.id_max || id.chars().any(char::is_control) {
             return Err(format!(
-                "the correlation id has more than {ID_MAX} characters or holds control characters"
+                "the correlation id has more than {} characters or holds control characters",
+                self.line.id_max
             ));
         }
         Ok(vec![Taken::Message(message(id, &delivery.data))])
@@ -103,7 +106,7 @@ impl Stage for Inbound {
             }
         }
         store::probes_passed(unit, STAGE, &probes).await?;
-        let received = insert(unit, &messages, now_ms).await?;
+        let received = insert(unit, self.line, &messages, now_ms).await?;
         let records: Vec<_> = messages
             .into_iter()
             .map(|message| {
@@ -118,7 +121,7 @@ impl Stage for Inbound {
                 content: Raw::Probe,
             }))
             .collect();
-        Ok(pack(names::INGESTION, &records, unit.grant()))
+        Ok(pack(self.line.ingestion, &records, unit.grant()))
     }
 
     /// The body is stored as bytes, so what the database refuses here is the id: there is nobody to answer to.
@@ -156,18 +159,24 @@ pub(crate) fn record(
     Record { record, id, received_ms, content }
 }
 
-const INSERT: &str = "with given as ( \
-        select distinct on (record) * \
-          from unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[]) as given (record, id, body, defect) \
-         order by record), \
-    fresh as ( \
-        insert into trading.inbound_raw (record, correlation_id, received_ms, body, defect) \
-        select record, id, $5, body, defect from given on conflict (record) do nothing returning record) \
-    insert into trading.pending (record) select record from fresh";
+fn insert_query(line: &Line) -> String {
+    let Line { raw, pending, .. } = line;
+    format!(
+        "with given as ( \
+            select distinct on (record) * \
+              from unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[]) as given (record, id, body, defect) \
+             order by record), \
+        fresh as ( \
+            insert into {raw} (record, correlation_id, received_ms, body, defect) \
+            select record, id, $5, body, defect from given on conflict (record) do nothing returning record) \
+        insert into {pending} (record) select record from fresh"
+    )
+}
 
 /// Stores the messages; returns when those that were there already had been received first.
 async fn insert(
     unit: &Guarded<'_>,
+    line: &Line,
     messages: &[&Message],
     now_ms: i64,
 ) -> Result<HashMap<Uuid, i64>, DbError> {
@@ -179,13 +188,13 @@ async fn insert(
     let bodies: Vec<&[u8]> = messages.iter().map(|message| message.body.as_slice()).collect();
     let defects: Vec<Option<String>> =
         messages.iter().map(|message| message.refusal.as_ref().map(json)).collect();
-    let statement = unit.transaction().prepare_cached(INSERT).await?;
+    let statement = unit.transaction().prepare_cached(&insert_query(line)).await?;
     let fresh = unit.transaction().execute(&statement, &[&records, &ids, &bodies, &defects, &now_ms]).await?;
     if fresh == messages.len() as u64 {
         return Ok(HashMap::new());
     }
-    let first = "select record, received_ms from trading.inbound_raw where record = any($1)";
-    let statement = unit.transaction().prepare_cached(first).await?;
+    let first = format!("select record, received_ms from {} where record = any($1)", line.raw);
+    let statement = unit.transaction().prepare_cached(&first).await?;
     let rows = unit.transaction().query(&statement, &[&records]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

@@ -1,7 +1,11 @@
-//! Ingestion: from raw text to a validated trade, or to a refusal that names the field.
+//! Ingestion: from raw text to a validated trade or settlement, or to a refusal that names the field.
+
+use std::marker::PhantomData;
 
 use lapin::message::Delivery;
 use matching::Status;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
@@ -9,21 +13,55 @@ use services_common::stage::Stage;
 use tokio_postgres::types::ToSql;
 
 use crate::envelope::{Parsed, Raw, Record, pack, unpack};
-use crate::message::json;
+use crate::message::{Trade, json};
+use crate::names::Line;
 use crate::parse::Refusal;
 use crate::{names, parse, store};
 
 /// Name of the stage in quarantine and probes.
 pub(crate) const STAGE: &str = "ingestion";
 
-/// The ingestion stage.
-pub(crate) struct Ingestion;
+/// What a line carries, once it is valid.
+pub(crate) trait Content: Clone + Send + Sync + Serialize + DeserializeOwned + 'static {
+    /// The line.
+    const LINE: Line;
 
-impl Stage for Ingestion {
-    type Record = Record<Parsed>;
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    fn read(text: &str, id: &str, received_ms: i64) -> Result<Self, Refusal>;
+
+    /// The message again, for a sender who must be told that it was not taken.
+    fn text(&self) -> String;
+}
+
+impl Content for Trade {
+    const LINE: Line = names::TRADES;
+
+    fn read(text: &str, id: &str, _received_ms: i64) -> Result<Self, Refusal> {
+        parse::trade(text, id)
+    }
+
+    fn text(&self) -> String {
+        self.text(Status::Unmatched)
+    }
+}
+
+/// The ingestion stage of a line.
+pub(crate) struct Ingestion<C>(PhantomData<fn() -> C>);
+
+impl<C> Default for Ingestion<C> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<C: Content> Stage for Ingestion<C> {
+    type Record = Record<Parsed<C>>;
 
     fn queue(&self) -> &'static str {
-        names::INGESTION
+        C::LINE.ingestion
     }
 
     fn needs(&self) -> Needs {
@@ -34,15 +72,19 @@ impl Stage for Ingestion {
         8
     }
 
-    fn read(&self, message: &Delivery) -> Result<Vec<Record<Parsed>>, String> {
+    fn read(&self, message: &Delivery) -> Result<Vec<Record<Parsed<C>>>, String> {
         Ok(unpack::<Raw>(message)?.into_iter().map(parsed).collect())
     }
 
-    async fn store(&self, unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<Vec<Outgoing>, DbError> {
+    async fn store(
+        &self,
+        unit: &Guarded<'_>,
+        records: &[Record<Parsed<C>>],
+    ) -> Result<Vec<Outgoing>, DbError> {
         store::probes_passed(unit, STAGE, &store::records_where(records, Parsed::is_probe)).await?;
-        insert_trades(unit, records).await?;
+        insert_valid(unit, records).await?;
         insert_nacks(unit, records).await?;
-        Ok(pack(names::CORE, records, unit.grant()))
+        Ok(pack(C::LINE.core, records, unit.grant()))
     }
 
     /// Core answers with the refusal. Nothing but the quarantine is written here: if the refusal is lost on its
@@ -50,11 +92,11 @@ impl Stage for Ingestion {
     async fn refuse(
         &self,
         unit: &Guarded<'_>,
-        record: &Record<Parsed>,
+        record: &Record<Parsed<C>>,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
         store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
-        Ok(pack(names::CORE, &[unstorable(record)], unit.grant()))
+        Ok(pack(C::LINE.core, &[unstorable(record)], unit.grant()))
     }
 
     async fn quarantine(&self, unit: &Guarded<'_>, body: &[u8], reason: &str) -> Result<(), DbError> {
@@ -63,10 +105,10 @@ impl Stage for Ingestion {
 }
 
 /// Reads one record. A function of the record alone, so that a repeat gives the same.
-pub(crate) fn parsed(raw: Record<Raw>) -> Record<Parsed> {
+pub(crate) fn parsed<C: Content>(raw: Record<Raw>) -> Record<Parsed<C>> {
     let content = match raw.content {
-        Raw::Text(text) => match parse::trade(&text, &raw.id) {
-            Ok(trade) => Parsed::Trade(Box::new(trade)),
+        Raw::Text(text) => match C::read(&text, &raw.id, raw.received_ms) {
+            Ok(content) => Parsed::Valid(Box::new(content)),
             Err(refusal) => Parsed::Nack(refusal, text),
         },
         Raw::Refused(refusal, text) => Parsed::Nack(refusal, text),
@@ -76,11 +118,9 @@ pub(crate) fn parsed(raw: Record<Raw>) -> Record<Parsed> {
 }
 
 /// A record that the database refuses, as a refusal. One that was refused before keeps its reason.
-fn unstorable(record: &Record<Parsed>) -> Record<Parsed> {
+fn unstorable<C: Content>(record: &Record<Parsed<C>>) -> Record<Parsed<C>> {
     let content = match &record.content {
-        Parsed::Trade(trade) => {
-            Parsed::Nack(Refusal::unstorable(record.record), trade.text(Status::Unmatched))
-        }
+        Parsed::Valid(content) => Parsed::Nack(Refusal::unstorable(record.record), content.text()),
         Parsed::Nack(..) | Parsed::Probe => record.content.clone(),
     };
     Record { content, ..record.clone() }
@@ -91,32 +131,31 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-async fn insert_trades(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
-    let (mut keys, mut ids, mut received, mut trades) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+async fn insert_valid<C: Content>(unit: &Guarded<'_>, records: &[Record<Parsed<C>>]) -> Result<(), DbError> {
+    let (mut keys, mut ids, mut received, mut contents) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for record in records {
-        if let Parsed::Trade(trade) = &record.content {
+        if let Parsed::Valid(content) = &record.content {
             keys.push(record.record);
             ids.push(record.id.as_str());
             received.push(record.received_ms);
-            trades.push(json(trade));
+            contents.push(json(content));
         }
     }
     if keys.is_empty() {
         return Ok(());
     }
-    let statement = unit
-        .transaction()
-        .prepare_cached(
-            "insert into trading.ingested (record, id, received_ms, trade) \
-             select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) order by 1 \
-             on conflict (record) do nothing",
-        )
-        .await?;
-    unit.transaction().execute(&statement, &[&keys, &ids, &received, &trades]).await?;
+    let insert = format!(
+        "insert into {} (record, id, received_ms, content) \
+         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) order by 1 \
+         on conflict (record) do nothing",
+        C::LINE.ingested
+    );
+    let statement = unit.transaction().prepare_cached(&insert).await?;
+    unit.transaction().execute(&statement, &[&keys, &ids, &received, &contents]).await?;
     Ok(())
 }
 
-async fn insert_nacks(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
+async fn insert_nacks<C: Content>(unit: &Guarded<'_>, records: &[Record<Parsed<C>>]) -> Result<(), DbError> {
     let (mut keys, mut ids, mut received) = (Vec::new(), Vec::new(), Vec::new());
     let (mut codes, mut fields, mut descriptions) = (Vec::new(), Vec::new(), Vec::new());
     let (mut refusals, mut bodies) = (Vec::new(), Vec::new());
@@ -135,15 +174,14 @@ async fn insert_nacks(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<
     if keys.is_empty() {
         return Ok(());
     }
-    let statement = unit
-        .transaction()
-        .prepare_cached(
-            "insert into trading.nacks (record, id, received_ms, code, field, description, refusal, body) \
-             select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
-                $7::text[], $8::text[]) order by 1 \
-             on conflict (record) do nothing",
-        )
-        .await?;
+    let insert = format!(
+        "insert into {} (record, id, received_ms, code, field, description, refusal, body) \
+         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
+            $7::text[], $8::text[]) order by 1 \
+         on conflict (record) do nothing",
+        C::LINE.nacks
+    );
+    let statement = unit.transaction().prepare_cached(&insert).await?;
     let values: [&(dyn ToSql + Sync); 8] =
         [&keys, &ids, &received, &codes, &fields, &descriptions, &refusals, &bodies];
     unit.transaction().execute(&statement, &values).await?;

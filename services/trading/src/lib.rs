@@ -1,7 +1,7 @@
-//! Trade matching: from a customer's message to the answer.
+//! Trade matching, from a customer's message to the answer; and settlement, from a matched trade to a settled one.
 //!
-//! inbound (stores the text) → ingestion (validates) → core (decides; its relay sends on what it decided) → egress (makes
-//! the answers) → outbound (sends them to customers).
+//! Both are inbound (stores the text) → ingestion (validates) → core (decides; its relay sends on what it decided) →
+//! egress (makes what follows) → outbound (sends it: answers to customers, settlements to the other application).
 
 mod core;
 mod egress;

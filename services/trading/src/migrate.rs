@@ -17,10 +17,27 @@ use services_common::telemetry::chain;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 
-use crate::names::QUEUES;
+use crate::names::Application;
 
-mod embedded {
-    refinery::embed_migrations!("migrations");
+mod shared {
+    refinery::embed_migrations!("migrations/shared");
+}
+mod trade_matching {
+    refinery::embed_migrations!("migrations/trade_matching");
+}
+mod settlement {
+    refinery::embed_migrations!("migrations/settlement");
+}
+
+/// The stores that both applications have, then the application's own tables.
+fn runner(application: Application) -> refinery::Runner {
+    let own = match application {
+        Application::TradeMatching => trade_matching::migrations::runner(),
+        Application::Settlement => settlement::migrations::runner(),
+    };
+    let mut all = shared::migrations::runner().get_migrations().clone();
+    all.extend_from_slice(own.get_migrations());
+    refinery::Runner::new(&all)
 }
 
 const BOOTSTRAP: &str = include_str!("../bootstrap.sql");
@@ -128,14 +145,14 @@ pub type Done = Vec<String>;
 ///
 /// # Errors
 /// See [`MigrateError`]; running it again continues.
-pub async fn from_args(args: MigrateArgs) -> Result<Done, MigrateError> {
+pub async fn from_args(application: Application, args: MigrateArgs) -> Result<Done, MigrateError> {
     let options = postgres::options(&args.database, "trading-migrator").await?;
     let broker = Broker::new(BrokerConfig::from_args(&args.broker, "trading-migrator").await?);
     let until = Instant::now() + Duration::from_secs(args.wait_seconds);
-    let mut done = database(&options, until).await?;
+    let mut done = database(application, &options, until).await?;
     let lease = Duration::from_secs(args.lease_seconds);
     done.extend(patiently(until, async || enroll(&options, &args.app, lease).await).await?);
-    done.extend(patiently(until, async || declare(&broker).await).await?);
+    done.extend(patiently(until, async || declare(application, &broker).await).await?);
     broker.close().await;
     Ok(done)
 }
@@ -144,9 +161,13 @@ pub async fn from_args(args: MigrateArgs) -> Result<Done, MigrateError> {
 ///
 /// # Errors
 /// See [`MigrateError`].
-pub async fn database(options: &ConnectOptions, until: Instant) -> Result<Done, MigrateError> {
+pub async fn database(
+    application: Application,
+    options: &ConnectOptions,
+    until: Instant,
+) -> Result<Done, MigrateError> {
     let began = Instant::now();
-    patiently(until, async || attempt(options, began).await).await
+    patiently(until, async || attempt(application, options, began).await).await
 }
 
 async fn patiently(
@@ -180,14 +201,18 @@ async fn in_recovery(client: &Client) -> Result<bool, MigrateError> {
     row.and_then(|row| row.try_get(0)).map_err(sorted("ask whether this is a standby"))
 }
 
-async fn attempt(options: &ConnectOptions, began: Instant) -> Result<Done, MigrateError> {
+async fn attempt(
+    application: Application,
+    options: &ConnectOptions,
+    began: Instant,
+) -> Result<Done, MigrateError> {
     let mut client = connect(options).await?;
     if in_recovery(&client).await? {
-        return verify_standby(&client, began).await;
+        return verify_standby(application, &client, began).await;
     }
     let mut done: Done = region_lease::migrate(&mut client).await?;
     client.batch_execute(LOCK).await.map_err(sorted("wait for other migrators"))?;
-    let applied = apply(&mut client).await;
+    let applied = apply(application, &mut client).await;
     // A broken session has lost the lock anyway.
     let unlocked = client.batch_execute(UNLOCK).await;
     done.extend(applied?);
@@ -195,19 +220,22 @@ async fn attempt(options: &ConnectOptions, began: Instant) -> Result<Done, Migra
     Ok(done)
 }
 
-async fn apply(client: &mut Client) -> Result<Done, MigrateError> {
+async fn apply(application: Application, client: &mut Client) -> Result<Done, MigrateError> {
     client.batch_execute(BOOTSTRAP).await.map_err(sorted("make roles and schema"))?;
     // Everything made from here on belongs to the owner, whoever migrates.
     client.batch_execute("SET ROLE trading_owner").await.map_err(sorted("become trading_owner"))?;
-    let runner = embedded::migrations::runner();
-    let mut runner = runner.set_abort_divergent(true).set_abort_missing(true);
+    let mut runner = runner(application).set_abort_divergent(true).set_abort_missing(true);
     runner.set_migration_table_name(HISTORY);
     let report = runner.run_async(client).await?;
     Ok(report.applied_migrations().iter().map(|migration| format!("applied {migration}")).collect())
 }
 
-async fn verify_standby(client: &Client, began: Instant) -> Result<Done, MigrateError> {
-    let wanted = embedded::migrations::runner()
+async fn verify_standby(
+    application: Application,
+    client: &Client,
+    began: Instant,
+) -> Result<Done, MigrateError> {
+    let wanted = runner(application)
         .get_migrations()
         .iter()
         .map(refinery::Migration::version)
@@ -230,9 +258,10 @@ async fn verify_standby(client: &Client, began: Instant) -> Result<Done, Migrate
 ///
 /// # Errors
 /// The broker cannot be reached, or a queue exists with other properties.
-pub async fn declare(broker: &Broker) -> Result<Done, MigrateError> {
+pub async fn declare(application: Application, broker: &Broker) -> Result<Done, MigrateError> {
     let channel = broker.channel().await?;
-    for queue in QUEUES {
+    let queues = application.queues();
+    for queue in queues.iter().copied() {
         let failed = |source| MigrateError::Declare { queue, source };
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         channel
@@ -257,5 +286,5 @@ pub async fn declare(broker: &Broker) -> Result<Done, MigrateError> {
             .await
             .map_err(failed)?;
     }
-    Ok(vec![format!("declared {} queues", QUEUES.len())])
+    Ok(vec![format!("declared {} queues", queues.len())])
 }

@@ -1,30 +1,39 @@
 //! One process of the pipeline: gate, stage, relay, HTTP; from start to drained end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use clap::Args;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
 use services_common::amqp::{Broker, BrokerConfig};
 use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, HttpArgs, RegionArgs};
 use services_common::gate::GateKeeper;
 use services_common::health::{self, Health};
 use services_common::metrics::Metrics;
 use services_common::postgres::Database;
-use services_common::stage::{self, StageDeps};
+use services_common::stage::{self, Stage, StageDeps};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::{self, Core, hooks};
+use crate::core::relay::{self, Relay};
+use crate::core::replay::Whose;
+use crate::core::returns::Returns;
+use crate::core::{Core, Subject, hooks};
 use crate::egress::Egress;
 use crate::figures::{self, Figures};
 use crate::inbound::Inbound;
 use crate::ingestion::Ingestion;
+use crate::message::Trade;
+use crate::names::{self, Application};
 use crate::outbound::Outbound;
+use crate::settlement::returning::Returning;
+use crate::settlement::{Back, Settlement, outgoing, resend};
 
-/// Connections of one process: stage, relay, gate, hooks, and one to spare.
+/// Connections of one process: two lines, relay, gate, hooks, and one to spare.
 const POOL_SIZE: usize = 6;
 /// Longest time that a process takes to finish what it has begun.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -74,6 +83,93 @@ pub struct StageArgs {
     /// Broker user whose messages on the first queue are probes, not business
     #[arg(long, env = "PROBE_USER", default_value = "tm-core")]
     probe_user: String,
+    #[command(flatten)]
+    peer: PeerArgs,
+}
+
+/// Options of the stages of trade matching.
+#[derive(Args, Clone, Debug)]
+pub struct TradingArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+    /// Settle matched trades: egress makes a settlement for each allocation, outbound sends them to the settlement
+    /// application's broker (--peer-broker-url), and what comes back is taken. The same for all stages
+    #[arg(long, env = "SETTLEMENTS", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    settlements: bool,
+    /// Seconds after which a settlement that has not come back is sent again, then after twice as long, and so on; only
+    /// outbound uses it
+    #[arg(long, env = "RESEND_AFTER_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(60..=86_400))]
+    resend_after_seconds: u64,
+}
+
+/// The other application's message broker; only outbound uses it.
+#[derive(Args, Clone, Debug)]
+pub struct PeerArgs {
+    /// Address of the other application's broker, by the name that moves with its region
+    #[arg(long, env = "PEER_BROKER_URL")]
+    peer_broker_url: Option<String>,
+    /// User there
+    #[arg(long, env = "PEER_BROKER_USER")]
+    peer_broker_user: Option<String>,
+    /// File with that user's password; read again at each connect
+    #[arg(long, env = "PEER_BROKER_PASSWORD_FILE")]
+    peer_broker_password_file: Option<PathBuf>,
+    /// File with the CA certificate (PEM) that that broker's certificate must come from; needed for amqps
+    #[arg(long, env = "PEER_BROKER_CA_FILE")]
+    peer_broker_ca_file: Option<PathBuf>,
+}
+
+impl PeerArgs {
+    /// Where settlements are sent to.
+    async fn broker(self, identity: &str) -> Result<BrokerConfig, ConfigError> {
+        let absent = |option| ConfigError::Value {
+            option,
+            reason: "outbound needs it to send settlements to the other application".to_owned(),
+        };
+        let args = BrokerArgs {
+            broker_url: self.peer_broker_url.ok_or_else(|| absent("--peer-broker-url"))?,
+            broker_user: self.peer_broker_user.ok_or_else(|| absent("--peer-broker-user"))?,
+            broker_password_file: self
+                .peer_broker_password_file
+                .ok_or_else(|| absent("--peer-broker-password-file"))?,
+            broker_ca_file: self.peer_broker_ca_file,
+        };
+        BrokerConfig::from_args(&args, identity).await.map_err(of_peer)
+    }
+}
+
+/// The same error, by the option that was meant.
+fn of_peer(error: ConfigError) -> ConfigError {
+    let peer = |option| match option {
+        "--broker-url" => "--peer-broker-url",
+        "--broker-password-file" => "--peer-broker-password-file",
+        "--broker-ca-file" => "--peer-broker-ca-file",
+        other => other,
+    };
+    match error {
+        ConfigError::File { option, path, source } => {
+            ConfigError::File { option: peer(option), path, source }
+        }
+        ConfigError::Value { option, reason } => ConfigError::Value {
+            option: peer(option),
+            reason: reason.replace("--broker-ca-file", "--peer-broker-ca-file"),
+        },
+    }
+}
+
+/// Whether settlements flow, and where outbound sends them.
+#[derive(Clone, Debug)]
+pub enum Settlements {
+    /// Matched trades stay matched.
+    Off,
+    /// They flow. Only outbound has the other application's broker.
+    On(Option<Box<BrokerConfig>>),
+}
+
+impl Settlements {
+    fn on(&self) -> bool {
+        matches!(self, Self::On(_))
+    }
 }
 
 /// Why a process could not start or had to end.
@@ -110,15 +206,46 @@ pub struct Deps {
     pub broker_user: String,
     /// User whose messages are probes.
     pub probe_user: String,
+    /// Which application the stage is of.
+    pub application: Application,
+    /// Always on in the settlement application.
+    pub settlements: Settlements,
+    /// How long trade matching waits for a settlement to come back before it sends it again.
+    pub resend_after: Duration,
 }
 
-/// Runs a stage as configured until `shutdown`.
+/// Runs a stage of trade matching as configured until `shutdown`.
 ///
 /// # Errors
 /// Wrong configuration, or the HTTP address cannot be used.
 pub async fn from_args(
     name: StageName,
+    args: TradingArgs,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let resend_after = Duration::from_secs(args.resend_after_seconds);
+    let settlements = args.settlements.then_some(resend_after);
+    configured(Application::TradeMatching, name, args.stage, settlements, shutdown).await
+}
+
+/// Runs a stage of the settlement application as configured until `shutdown`.
+///
+/// # Errors
+/// As [`from_args`].
+pub async fn settlement_from_args(
+    name: StageName,
     args: StageArgs,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    // It sends nothing again by itself: it answers what comes again.
+    configured(Application::Settlement, name, args, Some(Duration::MAX), shutdown).await
+}
+
+async fn configured(
+    application: Application,
+    name: StageName,
+    args: StageArgs,
+    settlements: Option<Duration>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let identity = format!("{}-{} {}", args.region.app, name.word(), args.region.region);
@@ -129,6 +256,15 @@ pub async fn from_args(
         broker: BrokerConfig::from_args(&args.broker, &identity).await?,
         broker_user: args.broker.broker_user.clone(),
         probe_user: args.probe_user,
+        application,
+        settlements: match (settlements, name) {
+            (None, _) => Settlements::Off,
+            (Some(_), StageName::Outbound) => {
+                Settlements::On(Some(Box::new(args.peer.broker(&identity).await?)))
+            }
+            (Some(_), _) => Settlements::On(None),
+        },
+        resend_after: settlements.unwrap_or(Duration::MAX),
     };
     let address = args.http.http_listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
@@ -145,7 +281,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let (metrics, figures) = metrics(name);
+    let (metrics, figures) = metrics(name, deps.application);
     let stage_deps = StageDeps {
         database: deps.database.clone(),
         broker: Arc::new(Broker::new(deps.broker.clone())),
@@ -157,7 +293,8 @@ pub async fn run(
     let (database, app, region) = (deps.database.clone(), deps.app.clone(), deps.region.clone());
     let stop = shutdown.clone();
     let gate = tokio::spawn(async move { gate.run(&database, &app, &region, stop).await });
-    let work = tokio::spawn(work(name, deps, stage_deps.clone(), figures, shutdown.clone()));
+    let doing = Work { deps, stage_deps: stage_deps.clone(), figures, shutdown: shutdown.clone() };
+    let work = tokio::spawn(work(name, doing));
     let served = health::serve(listener, router, shutdown.clone()).await;
     // Serving ends at shutdown, or because it failed: then the rest must end too.
     shutdown.cancel();
@@ -173,11 +310,12 @@ pub async fn run(
 }
 
 /// The metrics of a process; the application's own are those of the last stage and of core.
-fn metrics(name: StageName) -> (Metrics, Figures) {
+fn metrics(name: StageName, application: Application) -> (Metrics, Figures) {
     let figures = Figures::default();
     let metrics = Metrics::with(name.word(), |registry| match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress => {}
         StageName::Core => figures.register_backlog(registry),
+        StageName::Outbound if application == Application::Settlement => {}
         StageName::Outbound => figures.register_answers(registry),
     });
     (metrics, figures)
@@ -200,31 +338,144 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
                 region: deps.region.clone(),
                 broker_user: deps.broker_user.clone(),
                 deps: stage_deps.clone(),
+                whose: match deps.application {
+                    Application::TradeMatching => Whose::TradeMatching { settlements: deps.settlements.on() },
+                    Application::Settlement => Whose::Settlement,
+                },
             }))
         }
     }
 }
 
-async fn work(
-    name: StageName,
+/// The work of one process.
+#[derive(Clone)]
+struct Work {
     deps: Deps,
     stage_deps: StageDeps,
     figures: Figures,
     shutdown: CancellationToken,
-) {
-    match name {
-        StageName::Inbound => stage::run(Inbound { probe_user: deps.probe_user }, stage_deps, shutdown).await,
-        StageName::Ingestion => stage::run(Ingestion, stage_deps, shutdown).await,
-        StageName::Egress => stage::run(Egress, stage_deps, shutdown).await,
-        StageName::Outbound => stage::run(Outbound { figures }, stage_deps, shutdown).await,
-        StageName::Core => {
-            let answers_written = Arc::new(Notify::new());
-            let core = Core { answers_written: answers_written.clone() };
-            tokio::join!(
-                stage::run(core, stage_deps.clone(), shutdown.clone()),
-                core::relay::run(stage_deps, answers_written, shutdown.clone()),
-                figures::watch_backlog(deps.database, figures, shutdown),
-            );
+}
+
+async fn work(name: StageName, work: Work) {
+    match work.deps.application {
+        Application::TradeMatching => work.trade_matching(name).await,
+        Application::Settlement => work.settlement(name).await,
+    }
+}
+
+impl Work {
+    async fn trade_matching(self, name: StageName) {
+        let on = self.deps.settlements.on();
+        match name {
+            StageName::Inbound => {
+                let probe_user = Some(self.deps.probe_user.clone());
+                let returned = Inbound { line: &names::RETURNED, probe_user: None };
+                let trades = self.stage(Inbound { line: &names::TRADES, probe_user });
+                tokio::join!(trades, self.second_line(returned));
+            }
+            StageName::Ingestion => {
+                let trades = self.stage(Ingestion::<Trade>::default());
+                tokio::join!(trades, self.second_line(Ingestion::<Back>::default()));
+            }
+            StageName::Core => {
+                let written = Arc::new(Notify::new());
+                let returns = Returns { answers_written: written.clone() };
+                tokio::join!(self.core::<Trade>(written), self.second_line(returns));
+            }
+            StageName::Egress => self.stage(Egress { settlements: on }).await,
+            StageName::Outbound => {
+                let answers = self.stage(Outbound { figures: self.figures.clone() });
+                tokio::join!(answers, self.send_settlements(), self.resend_settlements());
+            }
+        }
+    }
+
+    async fn settlement(self, name: StageName) {
+        match name {
+            StageName::Inbound => {
+                let probe_user = Some(self.deps.probe_user.clone());
+                self.stage(Inbound { line: &names::SETTLEMENTS, probe_user }).await;
+            }
+            StageName::Ingestion => self.stage(Ingestion::<Settlement>::default()).await,
+            StageName::Core => self.core::<Settlement>(Arc::new(Notify::new())).await,
+            StageName::Egress => self.stage(Returning).await,
+            StageName::Outbound => self.send_settlements().await,
+        }
+    }
+
+    /// What comes back from the settlement application, if anything does.
+    async fn second_line(&self, stage: impl Stage) {
+        if self.deps.settlements.on() {
+            self.stage(stage).await;
+        }
+    }
+
+    async fn stage(&self, stage: impl Stage) {
+        stage::run(stage, self.stage_deps.clone(), self.shutdown.clone()).await;
+    }
+
+    async fn core<C: Subject>(&self, written: Arc<Notify>) {
+        let relay = Relay {
+            deps: self.stage_deps.clone(),
+            broker: self.stage_deps.broker.clone(),
+            route: relay::outbox::<C>(),
+            written: written.clone(),
+        };
+        let backlog =
+            figures::watch_backlog(self.deps.database.clone(), self.figures.clone(), self.shutdown.clone());
+        tokio::join!(self.stage(Core::<C>::new(written)), relay.run(self.shutdown.clone()), backlog);
+    }
+
+    async fn resend_settlements(&self) {
+        if self.deps.settlements.on() {
+            let (stage_deps, after) = (self.stage_deps.clone(), self.deps.resend_after);
+            resend::run(stage_deps, after, self.shutdown.clone()).await;
+        }
+    }
+
+    /// On a connection and in a task of its own: the answers do not wait for the other application.
+    async fn send_settlements(&self) {
+        let Settlements::On(Some(peer)) = &self.deps.settlements else { return };
+        let relay = Relay {
+            deps: self.stage_deps.clone(),
+            broker: Arc::new(Broker::new(peer.as_ref().clone())),
+            route: outgoing::route(self.deps.application),
+            // Egress, another process, writes the rows: they are looked for.
+            written: Arc::new(Notify::new()),
+        };
+        let broker = relay.broker.clone();
+        relay.run(self.shutdown.clone()).await;
+        broker.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use services_common::telemetry::chain;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_missing_or_wrong_about_the_other_broker_is_named_by_its_own_option() {
+        let all = PeerArgs {
+            peer_broker_url: Some("amqps://mq.settlement.trading.lab:5671".to_owned()),
+            peer_broker_user: Some("settlement-submit".to_owned()),
+            peer_broker_password_file: Some(PathBuf::from("/nowhere/password")),
+            peer_broker_ca_file: Some(PathBuf::from("/nowhere/ca.crt")),
+        };
+        let cases = [
+            (PeerArgs { peer_broker_url: None, ..all.clone() }, "--peer-broker-url cannot be used: "),
+            (PeerArgs { peer_broker_user: None, ..all.clone() }, "--peer-broker-user cannot be used: "),
+            (
+                PeerArgs { peer_broker_password_file: None, ..all.clone() },
+                "--peer-broker-password-file cannot be used: ",
+            ),
+            (PeerArgs { peer_broker_ca_file: None, ..all.clone() }, "amqps needs --peer-broker-ca-file"),
+            (all, "cannot read --peer-broker-password-file /nowhere/password"),
+        ];
+        for (args, expected) in cases {
+            let error = chain(&args.broker("a test").await.unwrap_err());
+            assert!(error.contains(expected), "{error}");
         }
     }
 }

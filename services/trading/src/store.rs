@@ -50,7 +50,7 @@ pub(crate) const SENT: &str = "insert into trading.sent (message_id, id, status,
 pub(crate) async fn answers(
     unit: &Guarded<'_>,
     insert: &str,
-    records: &[Record<Emitted>],
+    records: impl IntoIterator<Item = &Record<Emitted>>,
 ) -> Result<(), DbError> {
     let (mut messages, mut ids, mut statuses, mut bodies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for record in records {
@@ -70,8 +70,11 @@ pub(crate) async fn answers(
 }
 
 /// The records of which a predicate on the content holds; of probes, it is the number that a person asks for.
-pub(crate) fn records_where<C>(records: &[Record<C>], is: impl Fn(&C) -> bool) -> Vec<Uuid> {
-    records.iter().filter(|record| is(&record.content)).map(|record| record.record).collect()
+pub(crate) fn records_where<'a, C: 'a>(
+    records: impl IntoIterator<Item = &'a Record<C>>,
+    is: impl Fn(&C) -> bool,
+) -> Vec<Uuid> {
+    records.into_iter().filter(|record| is(&record.content)).map(|record| record.record).collect()
 }
 
 /// Notes that probes have passed a stage under the present epoch.

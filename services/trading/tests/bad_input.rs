@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use region_lease::ConnectOptions;
 use support::{World, eventually};
-use trading::names;
+use trading::names::{self, Application};
 
 /// The allocation of the good message.
 const ALLOCATION: &str =
@@ -289,10 +289,16 @@ async fn migrating_again_changes_nothing_and_a_standby_confirms_that_all_has_arr
     let world = World::start().await;
     let name: String = world.sql.query_one("select current_database()::text", &[]).await.unwrap().get(0);
     let options = support::database_options(&name, "postgres");
-    let again = trading::migrate::database(&options, Instant::now() + support::PATIENCE).await.unwrap();
+    let again =
+        trading::migrate::database(Application::TradeMatching, &options, Instant::now() + support::PATIENCE)
+            .await
+            .unwrap();
     assert_eq!(again, Vec::<String>::new());
     let standby = support::standby().await;
     let options = ConnectOptions::new(standby.host(), standby.port(), name.as_str(), "postgres");
-    let verified = trading::migrate::database(&options, Instant::now() + support::PATIENCE).await.unwrap();
-    assert_eq!(verified, ["standby: all 2 migrations have arrived"]);
+    let verified =
+        trading::migrate::database(Application::TradeMatching, &options, Instant::now() + support::PATIENCE)
+            .await
+            .unwrap();
+    assert_eq!(verified, ["standby: all 4 migrations have arrived"]);
 }

@@ -170,7 +170,7 @@ async fn rows_that_were_lost_are_found_sent_again_and_there_once_more() {
 
 /// What every store holds, without the times at which a row was written.
 async fn contents(world: &World) -> Vec<String> {
-    let query = "select (record, id, received_ms, trade)::text from trading.ingested \
+    let query = "select (record, id, received_ms, content)::text from trading.ingested \
         union all select (record, id, refusal, body)::text from trading.nacks \
         union all select (trade_date, id, version, status, trade)::text from trading.trades \
         union all select (record, id, code)::text from trading.conflicts \
@@ -243,7 +243,12 @@ async fn another_content_or_status_under_the_same_id_is_told() {
     let _pipeline = world.pipeline().await;
     one_of_every_kind(&world).await;
     let changes = [
-        (Job::InboundIngress, "ingested", "trade = replace(trade, 'AMZN', 'TSLA') where id like '%-4'", 2),
+        (
+            Job::InboundIngress,
+            "ingested",
+            "content = replace(content, 'AMZN', 'TSLA') where id like '%-4'",
+            2,
+        ),
         (Job::InboundIngress, "nacks", "description = 'because' where id like '%-6'", 1),
         (Job::InboundIngress, "nacks", "body = 'other' where id like '%-7'", 1),
         (Job::IngressCore, "trades", "trade = replace(trade, 'AMZN', 'TSLA') where id like '%-5'", 1),

@@ -10,6 +10,7 @@ use services_common::config::{BrokerArgs, DatabaseArgs};
 use services_common::postgres::Database;
 use support::{PATIENCE, World, eventually, management};
 use trading::migrate::{self, MigrateError};
+use trading::names::Application;
 use trading::run::StageName;
 
 const GOOD: &str = r#"{"senderID":"QAINS012","imID":"QAINS012","brokerID":"QABRO010","tradeID":"3500017","security":"AMZN","transactionIndicator":"B","price":18.5,"quantity":2,"tradeDate":"2026-02-09T00:00:00Z","settlementDate":"2026-02-11T00:00:00Z","deliveryInstructions":"lorem","status":"Unmatched","allocations":["{\"allocationID\":1,\"quantity\":100,\"account\":\"1538552570\",\"status\":\"Unmatched\"}"]}"#;
@@ -90,7 +91,7 @@ async fn a_migrator_outlives_a_held_lock_and_a_broken_session_and_names_a_missin
     world.sql.batch_execute("select pg_advisory_lock(29812, 0)").await.unwrap();
     let until = Instant::now() + PATIENCE;
     let _turn = support::MIGRATING.lock().await;
-    let migrating = migrate::database(&options, until);
+    let migrating = migrate::database(Application::TradeMatching, &options, until);
     let sessions = "select count(pg_terminate_backend(pid)) from pg_stat_activity where wait_event = 'advisory' \
                     and application_name = 'the migrator' and datname = current_database()";
     let disturbing = async {
@@ -113,11 +114,11 @@ async fn a_migrator_outlives_a_held_lock_and_a_broken_session_and_names_a_missin
         .await
         .unwrap();
     let without = ConnectOptions { user: "without_rights".into(), ..options.clone() };
-    let refused = migrate::database(&without, until).await.unwrap_err();
+    let refused = migrate::database(Application::TradeMatching, &without, until).await.unwrap_err();
     assert!(matches!(refused, MigrateError::Rights(_)), "{refused:?}");
 
     world.sql.batch_execute("select pg_advisory_lock(29812, 0)").await.unwrap();
-    let busy = migrate::database(&options, Instant::now()).await.unwrap_err();
+    let busy = migrate::database(Application::TradeMatching, &options, Instant::now()).await.unwrap_err();
     assert!(busy.to_string().contains("wait for other migrators"), "{busy}");
 }
 

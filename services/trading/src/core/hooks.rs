@@ -19,8 +19,8 @@ use services_common::telemetry::chain;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::replay;
-use crate::{names, outbound};
+use super::replay::{self, Whose};
+use crate::{egress, names, outbound};
 
 /// A hook answers within this time, whatever happens.
 const HOOK_DEADLINE: Duration = Duration::from_secs(25);
@@ -53,6 +53,8 @@ pub(crate) struct Hooks {
     pub(crate) broker_user: String,
     /// Database, broker, gate.
     pub(crate) deps: StageDeps,
+    /// What a replay sends again.
+    pub(crate) whose: Whose,
 }
 
 /// A hook that is not done.
@@ -157,7 +159,7 @@ impl Hooks {
     async fn after_grant(&self, call: &Call) -> Result<Value, NotDone> {
         let grant = self.grant(call, Needs::Core).await?;
         let before = replay::in_flight(&self.deps).await?;
-        let replayed = replay::replay(&self.deps, &grant).await?;
+        let replayed = replay::replay(&self.deps, &grant, self.whose).await?;
         let until = Instant::now() + SETTLE_DEADLINE;
         let after = loop {
             let left = replay::in_flight(&self.deps).await?;
@@ -178,8 +180,9 @@ impl Hooks {
     async fn probe(&self, call: &Call) -> Result<Value, NotDone> {
         let grant = self.grant(call, Needs::Intake).await?;
         let probe = Uuid::new_v4();
+        let (first, last) = self.ends();
         let message = Outgoing {
-            exchange: names::IN.to_owned(),
+            exchange: first.to_owned(),
             body: json!({ "probe": probe, "run": call.run, "epoch": call.epoch }).to_string().into_bytes(),
             message_id: probe.to_string(),
             correlation_id: Some(probe.to_string()),
@@ -191,7 +194,7 @@ impl Hooks {
         let until = Instant::now() + SETTLE_DEADLINE;
         loop {
             let stages = self.stages_passed(probe).await?;
-            if let Some((_, epoch)) = stages.iter().find(|(stage, _)| stage == outbound::STAGE) {
+            if let Some((_, epoch)) = stages.iter().find(|(stage, _)| stage == last) {
                 let names: Vec<_> = stages.iter().map(|(stage, _)| stage.as_str()).collect();
                 return Ok(json!({ "probe": probe, "epoch": epoch, "stages": names }));
             }
@@ -200,6 +203,14 @@ impl Hooks {
                 return Err(NotDone::Failed(format!("the probe only passed {names:?}")));
             }
             sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// The first queue, and the last stage that a probe passes: settlements leave the last queue at egress.
+    fn ends(&self) -> (&'static str, &'static str) {
+        match self.whose {
+            Whose::TradeMatching { .. } => (names::IN, outbound::STAGE),
+            Whose::Settlement => (names::SETTLEMENT_IN, egress::STAGE),
         }
     }
 

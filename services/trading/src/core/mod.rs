@@ -1,19 +1,25 @@
-//! Core: decides what trades mean, in one transaction with the answers that follow from it.
+//! Core: decides what reports mean, of trades or of settlements, in one transaction with the answers that follow from it.
 //!
-//! Both reports of a trade take the same lock before they are looked at, so that two that come at once on two
-//! instances still meet. The relay sends the answers; the hooks serve the operator.
+//! Both parties' reports take the same lock before they are looked at, so that two that come at once on two instances
+//! still meet. The relay sends the answers; the hooks serve the operator.
 
 pub(crate) mod hooks;
 pub(crate) mod relay;
 pub(crate) mod replay;
-mod tables;
+pub(crate) mod returns;
+pub(crate) mod tables;
+mod trades;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use jiff::civil::Date;
 use lapin::message::Delivery;
-use matching::{Book, Decision, Difference, Digester, Identity, Known, Outcome, Status};
+use matching::{
+    Book, Decision, Difference, Digester, Identity, Known, Outcome, ReportError, Side, Status, Terms,
+};
 use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
@@ -22,24 +28,91 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::envelope::{Decided, Parsed, Record, pack, unpack};
-use crate::message::{NACK, Trade, json};
+use crate::ingestion::Content;
+use crate::message::{NACK, json};
 use crate::parse::{Refusal, RefusalCode};
-use crate::{ids, names, store};
+use crate::{ids, store};
 
 /// Name of the stage in quarantine and probes.
 pub(crate) const STAGE: &str = "core";
 
-/// The core stage.
-pub(crate) struct Core {
-    /// Tells the relay that there are answers to send.
-    pub(crate) answers_written: Arc<Notify>,
+/// What two parties report, and its rules and tables.
+pub(crate) trait Subject: Content {
+    /// What both must agree on.
+    type Terms: Terms + Send + Sync;
+
+    /// What people call it.
+    const WORD: &'static str;
+
+    /// What egress takes from.
+    const EGRESS: &'static str;
+
+    /// The table of the reports that hold.
+    const TABLE: &'static str;
+
+    /// The report as the matching rules see it.
+    ///
+    /// # Errors
+    /// Never for a report that was validated.
+    fn side(&self, digester: &mut Digester) -> Result<Side<Self::Terms>, ReportError>;
+
+    /// Business date and id: what the report is about.
+    fn key(&self) -> (Date, String);
+
+    /// Which of the sender's words about it this is.
+    fn version(&self) -> u32;
+
+    /// The lock that both parties' reports take.
+    fn lock(&self) -> i32;
+
+    /// The message id of the answer that tells a status.
+    fn answer_id(&self, status: Status) -> Uuid;
+
+    /// All stored reports that share an identity or a match key with the given ones.
+    fn known(
+        unit: &Guarded<'_>,
+        reports: &[Report<Self>],
+    ) -> impl Future<Output = Result<Vec<(Report<Self>, Status)>, DbError>> + Send;
+
+    /// Writes reports that hold from now on.
+    fn insert(unit: &Guarded<'_>, new: &[Holding<Self>]) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// What follows from reports that were decided before and came again.
+    fn repeated(
+        _unit: &Guarded<'_>,
+        _reports: &[Report<Self>],
+    ) -> impl Future<Output = Result<(), DbError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// What else follows from reports whose terms agree, in the same transaction.
+    fn agreed(
+        _unit: &Guarded<'_>,
+        _keys: &[(Date, String)],
+    ) -> impl Future<Output = Result<(), DbError>> + Send {
+        async { Ok(()) }
+    }
 }
 
-impl Stage for Core {
-    type Record = Record<Parsed>;
+/// The core stage.
+pub(crate) struct Core<C> {
+    /// Tells the relay that there are answers to send.
+    answers_written: Arc<Notify>,
+    subject: PhantomData<fn() -> C>,
+}
+
+impl<C> Core<C> {
+    /// A core that tells of answers by `answers_written`.
+    pub(crate) fn new(answers_written: Arc<Notify>) -> Self {
+        Self { answers_written, subject: PhantomData }
+    }
+}
+
+impl<C: Subject> Stage for Core<C> {
+    type Record = Record<Parsed<C>>;
 
     fn queue(&self) -> &'static str {
-        names::CORE
+        C::LINE.core
     }
 
     fn needs(&self) -> Needs {
@@ -50,21 +123,25 @@ impl Stage for Core {
         8
     }
 
-    fn read(&self, message: &Delivery) -> Result<Vec<Record<Parsed>>, String> {
+    fn read(&self, message: &Delivery) -> Result<Vec<Record<Parsed<C>>>, String> {
         unpack(message)
     }
 
-    async fn store(&self, unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<Vec<Outgoing>, DbError> {
+    async fn store(
+        &self,
+        unit: &Guarded<'_>,
+        records: &[Record<Parsed<C>>],
+    ) -> Result<Vec<Outgoing>, DbError> {
         decide(unit, records).await?;
         store::probes_passed(unit, STAGE, &store::records_where(records, Parsed::is_probe)).await?;
-        let probes: Vec<Record<Decided>> = records.iter().filter_map(probe).collect();
-        Ok(pack(names::EGRESS, &probes, unit.grant()))
+        let probes: Vec<Record<Decided<C>>> = records.iter().filter_map(probe).collect();
+        Ok(pack(C::EGRESS, &probes, unit.grant()))
     }
 
     async fn refuse(
         &self,
         unit: &Guarded<'_>,
-        record: &Record<Parsed>,
+        record: &Record<Parsed<C>>,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
         store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
@@ -83,26 +160,29 @@ impl Stage for Core {
 
 /// A report with the facts that its answer needs.
 #[derive(Clone, Debug)]
-struct Report {
-    record: Uuid,
-    received_ms: i64,
-    trade: Trade,
+pub(crate) struct Report<C> {
+    pub(crate) record: Uuid,
+    pub(crate) received_ms: i64,
+    pub(crate) content: C,
 }
+
+/// A report that holds, with its status and the id of its counterpart.
+pub(crate) type Holding<C> = (Report<C>, Status, Option<String>);
 
 /// An answer to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Answer {
+pub(crate) struct Answer<C> {
     message_id: Uuid,
     /// The customer's id.
     id: String,
     received_ms: i64,
     /// When inbound took the message that this answer follows from: of two reports that met, the later one.
     caused_ms: i64,
-    decided: Decided,
+    decided: Decided<C>,
 }
 
 /// A probe passes core without leaving anything to be told.
-fn probe(record: &Record<Parsed>) -> Option<Record<Decided>> {
+fn probe<C>(record: &Record<Parsed<C>>) -> Option<Record<Decided<C>>> {
     let Record { record, id, received_ms, content } = record;
     content.is_probe().then(|| Record {
         record: *record,
@@ -113,16 +193,21 @@ fn probe(record: &Record<Parsed>) -> Option<Record<Decided>> {
 }
 
 /// What a batch changes.
-#[derive(Default)]
-struct Changes {
+pub(crate) struct Changes<C> {
     /// Reports that hold from now on, with status and counterpart: first ones, and ones in the place of a lower version.
-    new: Vec<(Report, Status, Option<String>)>,
+    new: Vec<Holding<C>>,
     /// Known reports that found their counterpart.
     updated: Vec<Update>,
     /// Reports refused because of what is known, with the code.
-    refused: Vec<(Report, RefusalCode)>,
+    refused: Vec<(Report<C>, RefusalCode)>,
     /// Answers of all of them.
-    answers: Vec<Answer>,
+    answers: Vec<Answer<C>>,
+}
+
+impl<C> Default for Changes<C> {
+    fn default() -> Self {
+        Self { new: Vec::new(), updated: Vec::new(), refused: Vec::new(), answers: Vec::new() }
+    }
 }
 
 /// A known report that found its counterpart; named by business date and id.
@@ -134,14 +219,14 @@ struct Update {
     counterpart: String,
 }
 
-async fn decide(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), DbError> {
+async fn decide<C: Subject>(unit: &Guarded<'_>, records: &[Record<Parsed<C>>]) -> Result<(), DbError> {
     let decided: Vec<Uuid> = records.iter().map(|record| record.record).collect();
     let (mut reports, mut changes) = (Vec::new(), Changes::default());
     for Record { record, id, received_ms, content } in records {
         match content {
-            Parsed::Trade(trade) => {
-                let trade = trade.as_ref().clone();
-                reports.push(Report { record: *record, received_ms: *received_ms, trade });
+            Parsed::Valid(content) => {
+                let content = content.as_ref().clone();
+                reports.push(Report { record: *record, received_ms: *received_ms, content });
             }
             Parsed::Nack(refusal, text) => {
                 changes.answers.push(refused(*record, id, *received_ms, refusal, text.clone()))
@@ -151,36 +236,50 @@ async fn decide(unit: &Guarded<'_>, records: &[Record<Parsed>]) -> Result<(), Db
     }
     // What is not pending was decided before: a batch that comes again changes nothing, also where a later version has
     // taken the place of its report since.
-    let open = tables::no_longer_pending(unit, &decided).await?;
-    reports.retain(|report| open.contains(&report.record));
+    let open = tables::no_longer_pending(unit, &C::LINE, &decided).await?;
+    let (open, repeated): (Vec<_>, Vec<_>) =
+        reports.into_iter().partition(|report| open.contains(&report.record));
+    if !repeated.is_empty() {
+        C::repeated(unit, &repeated).await?;
+    }
+    let reports = open;
     if !reports.is_empty() {
-        let locks: BTreeSet<i32> = reports.iter().map(|report| lock(&report.trade)).collect();
+        let locks: BTreeSet<i32> = reports.iter().map(|report| report.content.lock()).collect();
         tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
-        let known = tables::known(unit, &reports).await?;
+        let known = C::known(unit, &reports).await?;
         // A key that no customer knows; it does not matter to the result.
         let mut digester = Digester::new(Uuid::new_v4().as_u128());
         match_reports(&mut digester, reports, known, &mut changes);
     }
-    tables::write(unit, &changes).await
+    tables::write(unit, &changes).await?;
+    let agreed = changes.agreed();
+    if agreed.is_empty() { Ok(()) } else { C::agreed(unit, &agreed).await }
 }
 
-fn lock(trade: &Trade) -> i32 {
-    ids::lock(&trade.im, &trade.broker, &trade.trade, trade.trade_date)
+impl<C: Subject> Changes<C> {
+    /// What both parties agree on since this batch.
+    fn agreed(&self) -> Vec<(Date, String)> {
+        let new = self.new.iter().filter(|(_, status, _)| *status == C::Terms::AGREED);
+        let updated = self.updated.iter().filter(|update| update.status == C::Terms::AGREED.word());
+        new.map(|(report, ..)| report.content.key())
+            .chain(updated.map(|update| (update.trade_date, update.id.clone())))
+            .collect()
+    }
 }
 
 /// Applies the rules of matching to reports that came together, given all known ones that could matter.
-fn match_reports(
+fn match_reports<C: Subject>(
     digester: &mut Digester,
-    reports: Vec<Report>,
-    known: Vec<(Report, Status)>,
-    changes: &mut Changes,
+    reports: Vec<Report<C>>,
+    known: Vec<(Report<C>, Status)>,
+    changes: &mut Changes<C>,
 ) {
-    let mut by_identity: HashMap<Identity, Report> = HashMap::new();
+    let mut by_identity: HashMap<Identity, Report<C>> = HashMap::new();
     let mut stored: HashSet<Identity> = HashSet::new();
     let mut entries = Vec::new();
     for (report, status) in known {
         // A stored report was validated before: its sender is a party.
-        let Ok(side) = report.trade.side(digester) else { continue };
+        let Ok(side) = report.content.side(digester) else { continue };
         stored.insert(side.identity());
         by_identity.insert(side.identity(), report);
         entries.push(Known { side, status });
@@ -189,12 +288,12 @@ fn match_reports(
     let mut counterparts: HashMap<Identity, String> = HashMap::new();
     let mut fresh: HashSet<Identity> = HashSet::new();
     for report in reports {
-        let Ok(side) = report.trade.side(digester) else { continue };
+        let Ok(side) = report.content.side(digester) else { continue };
         let identity = side.identity();
         match book.take(side) {
             Decision::Repeat => continue,
             Decision::Refused(why) => {
-                let refusal = not_taken(&report.trade, why);
+                let refusal = not_taken(&report.content, why);
                 changes.answers.push(refused_report(&report, &refusal));
                 changes.refused.push((report, refusal.code));
                 continue;
@@ -208,8 +307,8 @@ fn match_reports(
                 changes.answers.push(answer(&report, outcome, caused_ms));
                 if let Some(other) = other {
                     changes.answers.push(answer(other, outcome, caused_ms));
-                    counterparts.insert(identity, other.trade.id());
-                    counterparts.insert(counterpart, report.trade.id());
+                    counterparts.insert(identity, other.content.key().1);
+                    counterparts.insert(counterpart, report.content.key().1);
                 }
             }
         }
@@ -222,8 +321,8 @@ fn match_reports(
         else {
             continue;
         };
-        if let Some(Report { trade, .. }) = by_identity.get(&identity) {
-            let (trade_date, id) = (trade.trade_date, trade.id());
+        if let Some(Report { content, .. }) = by_identity.get(&identity) {
+            let (trade_date, id) = content.key();
             changes.updated.push(Update { trade_date, id, status: status.word(), counterpart });
         }
     }
@@ -233,13 +332,13 @@ fn match_reports(
             changes.new.push((report, status, counterparts.remove(&identity)));
         }
     }
-    changes.new.sort_by_cached_key(|(report, ..)| (report.trade.trade_date, report.trade.id()));
+    changes.new.sort_by_cached_key(|(report, ..)| report.content.key());
 }
 
-fn answer(report: &Report, outcome: Outcome, caused_ms: i64) -> Answer {
+fn answer<C: Subject>(report: &Report<C>, outcome: Outcome, caused_ms: i64) -> Answer<C> {
     let status = outcome.status();
     let description = match outcome {
-        Outcome::Agreed(_) => "MATCHED: both parties reported the same terms".to_owned(),
+        Outcome::Agreed(status) => format!("{}: both parties reported the same terms", status.word()),
         Outcome::Mismatched(differences) => {
             let codes: Vec<_> = differences.iter().map(Difference::code).collect();
             format!("MISMATCHED: {}", codes.join(", "))
@@ -248,19 +347,19 @@ fn answer(report: &Report, outcome: Outcome, caused_ms: i64) -> Answer {
     Answer { caused_ms, ..told(report, status, description) }
 }
 
-fn cancelled(report: &Report) -> Answer {
+fn cancelled<C: Subject>(report: &Report<C>) -> Answer<C> {
     let description = "CANCELLED: withdrawn by the party that reported it".to_owned();
     told(report, Status::Cancelled, description)
 }
 
-fn told(report: &Report, status: Status, description: String) -> Answer {
-    let id = report.trade.id();
+fn told<C: Subject>(report: &Report<C>, status: Status, description: String) -> Answer<C> {
+    let content = report.content.clone();
     Answer {
-        message_id: ids::answer(report.trade.trade_date, &id, report.trade.version, status),
-        id,
+        message_id: content.answer_id(status),
+        id: content.key().1,
         received_ms: report.received_ms,
         caused_ms: report.received_ms,
-        decided: Decided::Trade { trade: Box::new(report.trade.clone()), status, description },
+        decided: Decided::Told { content: Box::new(content), status, description },
     }
 }
 
@@ -269,7 +368,7 @@ pub(crate) fn destination(id: &str) -> &str {
     id.split('-').next().unwrap_or_default()
 }
 
-fn refused(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: String) -> Answer {
+fn refused<C>(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: String) -> Answer<C> {
     let destination = destination(id).to_owned();
     let decided = Decided::Nack { destination, description: refusal.description(), text };
     let (message_id, id) = (ids::nack(record), id.to_owned());
@@ -277,38 +376,38 @@ fn refused(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: St
 }
 
 /// Why a well formed report changes nothing.
-fn not_taken(trade: &Trade, why: matching::Refusal) -> Refusal {
+fn not_taken<C: Subject>(content: &C, why: matching::Refusal) -> Refusal {
     use matching::Refusal as Why;
-    let (day, version) = (trade.trade_date, trade.version);
+    let (word, day, version) = (C::WORD, content.key().0, content.version());
     let (code, expected) = match why {
         Why::Conflict => (
             RefusalCode::Conflict,
             format!(
-                "another trade with this id, trade date {day} and version {version} was accepted before; \
+                "another {word} with this id, trade date {day} and version {version} was accepted before; \
                  to amend or cancel it, send a higher version"
             ),
         ),
         Why::Superseded => (
             RefusalCode::Superseded,
-            format!("a version above {version} of this trade of {day} was accepted before"),
+            format!("a version above {version} of this {word} of {day} was accepted before"),
         ),
         Why::TooLate => (
             RefusalCode::TooLate,
-            format!("the trade of {day} was decided before its version {version} came"),
+            format!("the {word} of {day} was decided before its version {version} came"),
         ),
     };
     Refusal::whole(code, expected)
 }
 
-fn refused_report(report: &Report, refusal: &Refusal) -> Answer {
-    let text = report.trade.text(Status::Unmatched);
-    refused(report.record, &report.trade.id(), report.received_ms, refusal, text)
+fn refused_report<C: Subject>(report: &Report<C>, refusal: &Refusal) -> Answer<C> {
+    let text = report.content.text();
+    refused(report.record, &report.content.key().1, report.received_ms, refusal, text)
 }
 
 /// The answer to a record that the database refuses; a probe has nobody to answer to.
-fn unstorable(record: &Record<Parsed>) -> Option<Answer> {
+fn unstorable<C: Content>(record: &Record<Parsed<C>>) -> Option<Answer<C>> {
     let text = match &record.content {
-        Parsed::Trade(trade) => trade.text(Status::Unmatched),
+        Parsed::Valid(content) => content.text(),
         Parsed::Nack(_, text) => text.clone(),
         Parsed::Probe => return None,
     };
@@ -316,10 +415,10 @@ fn unstorable(record: &Record<Parsed>) -> Option<Answer> {
     Some(refused(record.record, &record.id, record.received_ms, &refusal, text))
 }
 
-impl Answer {
+impl<C> Answer<C> {
     fn status(&self) -> &'static str {
         match &self.decided {
-            Decided::Trade { status, .. } => status.word(),
+            Decided::Told { status, .. } => status.word(),
             Decided::Nack { .. } | Decided::Probe => NACK,
         }
     }
@@ -329,21 +428,22 @@ impl Answer {
 mod tests {
     use super::*;
     use crate::envelope::Emitted;
+    use crate::message::Trade;
 
-    fn report(sender: &str, number: &str, price: &str, received_ms: i64) -> Report {
+    fn report(sender: &str, number: &str, price: &str, received_ms: i64) -> Report<Trade> {
         let body = format!(
             r#"{{"senderID":"{sender}","imID":"QAINS012","brokerID":"QABRO010","tradeID":"{number}","security":"AMZN",
                 "transactionIndicator":"B","price":{price},"quantity":2,"tradeDate":"2026-02-09",
                 "settlementDate":"2026-02-09"}}"#
         );
         let id = format!("{sender}-QAINS012-QABRO010-{number}");
-        let trade = crate::parse::trade(&body, &id).unwrap();
-        Report { record: ids::record(&id, body.as_bytes()), received_ms, trade }
+        let content = crate::parse::trade(&body, &id).unwrap();
+        Report { record: ids::record(&id, body.as_bytes()), received_ms, content }
     }
 
     /// Decides the reports in batches of the given size, each from what the ones before have stored.
-    fn answers(reports: &[Report], batch: usize) -> Vec<(Uuid, String)> {
-        let mut stored: HashMap<(Date, String), (Report, Status)> = HashMap::new();
+    fn answers(reports: &[Report<Trade>], batch: usize) -> Vec<(Uuid, String)> {
+        let mut stored: HashMap<(Date, String), (Report<Trade>, Status)> = HashMap::new();
         let mut answers = Vec::new();
         for reports in reports.chunks(batch) {
             let mut changes = Changes::default();
@@ -353,7 +453,7 @@ mod tests {
                 stored.get_mut(&(trade_date, id)).unwrap().1 = Status::from_word(status).unwrap();
             }
             for (report, status, _) in changes.new {
-                stored.insert((report.trade.trade_date, report.trade.id()), (report, status));
+                stored.insert(report.content.key(), (report, status));
             }
             answers.extend(changes.answers.iter().map(|answer| {
                 let Answer { message_id, id, received_ms, decided, .. } = answer.clone();

@@ -1,10 +1,11 @@
-//! The relay: sends on what core has decided. Each decision is a row, and keeps its bytes and its id for
-//! ever, so sending one again is a repeat and nothing else.
+//! The relay: sends on what was written to be sent. Each row keeps its bytes and its id for ever, so sending one again is a
+//! repeat and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use services_common::amqp::Publisher;
+use serde::de::DeserializeOwned;
+use services_common::amqp::{Broker, Outgoing, Publisher};
 use services_common::backoff::Backoff;
 use services_common::gate::{Gate, Needs};
 use services_common::postgres::{DbError, Grant, Guarded};
@@ -16,100 +17,145 @@ use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::Subject;
 use crate::envelope::{Decided, Record, pack};
-use crate::names;
 
-/// Decisions in one round at most.
+/// Rows in one round at most.
 const ROUND_LIMIT: i64 = 500;
-/// Looks for what other instances left, when nobody says that there is something new.
+/// Looks for what other instances or stages left, when nobody says that there is something new.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Sending happens inside a transaction, so it must be well below the transaction's limit.
 const SEND_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Sends until shutdown, while the gate admits core.
-pub(crate) async fn run(deps: StageDeps, answers_written: Arc<Notify>, shutdown: CancellationToken) {
-    let mut gate = deps.gate.watch();
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    while let Some(grant) = admitted(&mut gate, Needs::Core, &shutdown).await {
-        let Err(error) = relay(&deps, &grant, &mut gate, &answers_written, &shutdown, &mut backoff).await
-        else {
-            continue;
-        };
-        if let StageError::Database(error) = &error {
-            deps.database.note(error);
-            if matches!(error, DbError::Fenced { .. }) {
-                deps.gate.fenced(&grant);
+/// A table of rows to be sent, and where to.
+#[derive(Clone, Copy)]
+pub(crate) struct Route {
+    /// Where to, for messages about errors.
+    pub(crate) queue: &'static str,
+    /// Unsent rows, locked; $1 is how many at most.
+    pub(crate) take: &'static str,
+    /// Marks the rows with the numbers $1 as sent.
+    pub(crate) mark: &'static str,
+    /// Rows as messages.
+    pub(crate) messages: fn(&[Row], &Grant) -> Result<Unsent, DbError>,
+    /// Whether the broker is another application's, whose name may lead elsewhere by now.
+    pub(crate) foreign: bool,
+}
+
+/// Messages, and the numbers of their rows.
+#[derive(Default)]
+pub(crate) struct Unsent {
+    pub(crate) numbers: Vec<i64>,
+    pub(crate) messages: Vec<Outgoing>,
+}
+
+/// The way from core's outbox to egress.
+pub(crate) fn outbox<C: Subject>() -> Route {
+    Route {
+        queue: C::EGRESS,
+        take: "select seq, message_id, id, received_ms, body from trading.outbox where sent_at is null \
+               order by seq limit $1 for update skip locked",
+        mark: "update trading.outbox set sent_at = clock_timestamp() where seq = any($1)",
+        messages: decisions::<C>,
+        foreign: false,
+    }
+}
+
+/// What sends the rows of one route.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    pub(crate) deps: StageDeps,
+    /// The broker that they go to.
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) route: Route,
+    /// Told of new rows.
+    pub(crate) written: Arc<Notify>,
+}
+
+impl Relay {
+    /// Sends until shutdown, while the gate admits core.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut gate = self.deps.gate.watch();
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        while let Some(grant) = admitted(&mut gate, Needs::Core, &shutdown).await {
+            let Err(error) = self.relay(&grant, &mut gate, &shutdown, &mut backoff).await else { continue };
+            if let StageError::Database(error) = &error {
+                self.deps.database.note(error);
+                if matches!(error, DbError::Fenced { .. }) {
+                    self.deps.gate.fenced(&grant);
+                }
+            } else if self.route.foreign {
+                // It may be the broker of a region that was left: the next connection asks for its name again.
+                self.broker.close().await;
+            }
+            let wait = backoff.next_wait();
+            tracing::warn!(queue = self.route.queue, error = chain(&error), ?wait, "not sent yet");
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(wait) => {}
             }
         }
-        let wait = backoff.next_wait();
-        tracing::warn!(error = chain(&error), ?wait, "answers not sent yet");
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = sleep(wait) => {}
-        }
     }
-}
 
-async fn relay(
-    deps: &StageDeps,
-    grant: &Grant,
-    gate: &mut watch::Receiver<Gate>,
-    answers_written: &Notify,
-    shutdown: &CancellationToken,
-    backoff: &mut Backoff,
-) -> Result<(), StageError> {
-    let publisher = deps.broker.publisher().await?;
-    loop {
-        let sent = round(deps, grant, &publisher).await?;
-        backoff.reset();
-        if sent > 0 {
-            continue;
-        }
-        tokio::select! {
+    async fn relay(
+        &self,
+        grant: &Grant,
+        gate: &mut watch::Receiver<Gate>,
+        shutdown: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<(), StageError> {
+        let publisher = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = withdrawn(gate, Needs::Core, grant) => return Ok(()),
-            () = answers_written.notified() => {}
-            () = sleep(LOOK_INTERVAL) => {}
+            publisher = self.broker.publisher() => publisher?,
+        };
+        loop {
+            let sent = self.round(grant, &publisher).await?;
+            backoff.reset();
+            if sent > 0 {
+                continue;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = withdrawn(gate, Needs::Core, grant) => return Ok(()),
+                () = self.written.notified() => {}
+                () = sleep(LOOK_INTERVAL) => {}
+            }
         }
     }
-}
 
-/// Takes unsent decisions, sends them, marks them as sent. Rows that another instance has taken are passed over.
-///
-/// The rows were committed before this transaction began and the guard held when it did, so what is sent was
-/// written under a grant that reached this database. A crash before the commit sends them again.
-async fn round(deps: &StageDeps, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
-    let mut connection = deps.database.connection().await?;
-    let unit = Guarded::begin(&mut connection, grant).await?;
-    let (numbers, decided) = take_unsent(&unit).await?;
-    if decided.is_empty() {
-        return Ok(0);
+    /// Takes unsent rows, sends them, marks them as sent. Rows that another instance has taken are passed over.
+    ///
+    /// The rows were committed before this transaction began and the guard held when it did, so what is sent was
+    /// written under a grant that reached this database. A crash before the commit sends them again.
+    async fn round(&self, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
+        let mut connection = self.deps.database.connection().await?;
+        let unit = Guarded::begin(&mut connection, grant).await?;
+        let statement = unit.transaction().prepare_cached(self.route.take).await.map_err(DbError::from)?;
+        let rows = unit.transaction().query(&statement, &[&ROUND_LIMIT]).await.map_err(DbError::from)?;
+        let Unsent { numbers, messages } = (self.route.messages)(&rows, unit.grant())?;
+        if numbers.is_empty() {
+            return Ok(0);
+        }
+        timeout(SEND_DEADLINE, publisher.publish_all(&messages)).await.map_err(|_| {
+            StageError::Deadline { queue: self.route.queue.to_owned(), seconds: SEND_DEADLINE.as_secs() }
+        })??;
+        let statement = unit.transaction().prepare_cached(self.route.mark).await.map_err(DbError::from)?;
+        unit.transaction().execute(&statement, &[&numbers]).await.map_err(DbError::from)?;
+        unit.commit().await?;
+        self.deps.metrics.published.inc_by(messages.len() as u64);
+        Ok(numbers.len())
     }
-    let messages = pack(names::EGRESS, &decided, unit.grant());
-    timeout(SEND_DEADLINE, publisher.publish_all(&messages)).await.map_err(|_| StageError::Deadline {
-        queue: names::EGRESS.to_owned(),
-        seconds: SEND_DEADLINE.as_secs(),
-    })??;
-    mark_sent(&unit, &numbers).await?;
-    unit.commit().await?;
-    deps.metrics.published.inc_by(messages.len() as u64);
-    Ok(decided.len())
 }
 
-/// Unsent decisions with their numbers, locked until the transaction ends.
-async fn take_unsent(unit: &Guarded<'_>) -> Result<(Vec<i64>, Vec<Record<Decided>>), DbError> {
-    let take = "select seq, message_id, id, received_ms, body from trading.outbox where sent_at is null \
-                order by seq limit $1 for update skip locked";
-    let statement = unit.transaction().prepare_cached(take).await?;
-    let rows = unit.transaction().query(&statement, &[&ROUND_LIMIT]).await?;
+fn decisions<C: Subject>(rows: &[Row], grant: &Grant) -> Result<Unsent, DbError> {
     let (mut numbers, mut decided) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for row in &rows {
-        if let Some(record) = read(row)? {
+    for row in rows {
+        if let Some(record) = read::<C>(row)? {
             numbers.push(row.try_get("seq")?);
             decided.push(record);
         }
     }
-    Ok((numbers, decided))
+    Ok(Unsent { numbers, messages: pack(C::EGRESS, &decided, grant) })
 }
 
 /// A row of the outbox as the record that travels. One that this program cannot read, an older one's perhaps, is left where
@@ -117,7 +163,7 @@ async fn take_unsent(unit: &Guarded<'_>) -> Result<(Vec<i64>, Vec<Record<Decided
 ///
 /// # Errors
 /// The row has not the columns that it should.
-pub(crate) fn read(row: &Row) -> Result<Option<Record<Decided>>, DbError> {
+pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Option<Record<Decided<C>>>, DbError> {
     match decision(row)? {
         Ok(decided) => Ok(Some(decided)),
         Err(error) => {
@@ -132,16 +178,11 @@ pub(crate) fn read(row: &Row) -> Result<Option<Record<Decided>>, DbError> {
 ///
 /// # Errors
 /// The row has not the columns that it should; inside: the decision is not readable.
-pub(crate) fn decision(row: &Row) -> Result<serde_json::Result<Record<Decided>>, tokio_postgres::Error> {
+pub(crate) fn decision<C: DeserializeOwned>(
+    row: &Row,
+) -> Result<serde_json::Result<Record<Decided<C>>>, tokio_postgres::Error> {
     let (record, id, received_ms) =
         (row.try_get("message_id")?, row.try_get("id")?, row.try_get("received_ms")?);
     let content = serde_json::from_str(row.try_get("body")?);
     Ok(content.map(|content| Record { record, id, received_ms, content }))
-}
-
-async fn mark_sent(unit: &Guarded<'_>, numbers: &[i64]) -> Result<(), DbError> {
-    let mark = "update trading.outbox set sent_at = clock_timestamp() where seq = any($1)";
-    let statement = unit.transaction().prepare_cached(mark).await?;
-    unit.transaction().execute(&statement, &[&numbers]).await?;
-    Ok(())
 }

@@ -2,15 +2,20 @@
 //! has. Work grows with what is missing.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use services_common::amqp::Publisher;
 use services_common::postgres::{DbError, Grant, Guarded};
 use services_common::stage::{StageDeps, StageError};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::relay;
+use super::{Subject, relay};
 use crate::envelope::{Decided, Emitted, Parsed, Raw, Record, pack};
+use crate::ingestion::Content;
+use crate::message::Trade;
+use crate::names::Line;
 use crate::parse::{Refusal, RefusalCode};
+use crate::settlement::{Back, Settlement};
 use crate::{egress, inbound, names};
 
 /// Records in one page.
@@ -29,13 +34,18 @@ pub(crate) struct Replayed {
     pub(crate) to_outbound: usize,
 }
 
-const PENDING: &str = "select pending.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
-        ingested.trade, nacks.refusal, nacks.body as nack_body \
-     from trading.pending \
-     join trading.inbound_raw raw using (record) \
-     left join trading.ingested using (record) \
-     left join trading.nacks using (record) \
-     where pending.record > $1 order by pending.record limit $2";
+fn pending_query(line: &Line) -> String {
+    let Line { raw, pending, ingested, nacks, .. } = line;
+    format!(
+        "select pending.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
+            ingested.content, nacks.refusal, nacks.body as nack_body \
+         from {pending} as pending \
+         join {raw} as raw using (record) \
+         left join {ingested} as ingested using (record) \
+         left join {nacks} as nacks using (record) \
+         where pending.record > $1 order by pending.record limit $2"
+    )
+}
 
 /// Sent ones only: the relay sends the others by itself.
 const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, \
@@ -45,105 +55,153 @@ const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_m
      left join trading.egressed using (message_id) \
      where outbox.message_id > $1 and outbox.sent_at is not null order by outbox.message_id limit $2";
 
+/// In the settlement application egress takes what it has stored off the list.
+const UNRETURNED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body \
+     from trading.unanswered \
+     join trading.outbox using (message_id) \
+     where outbox.message_id > $1 and outbox.sent_at is not null order by outbox.message_id limit $2";
+
+/// Which application's records are sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Trades; and settlements that came back, where there are any.
+    TradeMatching {
+        /// Whether matched trades are settled.
+        settlements: bool,
+    },
+    /// Settlements.
+    Settlement,
+}
+
 /// Sends every record that is on its way into the stage that it did not reach, through the normal path.
 ///
 /// # Errors
 /// Database or broker; what was sent by then is harmless, and calling again completes it.
-pub(crate) async fn replay(deps: &StageDeps, grant: &Grant) -> Result<Replayed, StageError> {
-    let publisher = deps.broker.publisher().await?;
-    let (mut replayed, mut after) = (Replayed::default(), Some(Uuid::nil()));
-    while let Some(from) = after {
-        let (raw, parsed, last) = page(deps, grant, from).await?;
-        send(&publisher, grant, &raw, &parsed).await?;
-        replayed.to_ingestion += raw.len();
-        replayed.to_core += parsed.len();
-        after = last;
-    }
-    after = Some(Uuid::nil());
-    while let Some(from) = after {
-        let unanswered = unanswered(deps, grant, from).await?;
-        publisher.publish_all(&pack(names::EGRESS, &unanswered.decided, grant)).await?;
-        publisher.publish_all(&pack(names::OUTBOUND, &unanswered.emitted, grant)).await?;
-        replayed.to_egress += unanswered.decided.len();
-        replayed.to_outbound += unanswered.emitted.len();
-        after = unanswered.last;
+pub(crate) async fn replay(deps: &StageDeps, grant: &Grant, whose: Whose) -> Result<Replayed, StageError> {
+    let replayer = Replayer { deps, grant, publisher: deps.broker.publisher().await? };
+    let mut replayed = Replayed::default();
+    match whose {
+        Whose::TradeMatching { settlements } => {
+            replayer.pending::<Trade>(&mut replayed).await?;
+            if settlements {
+                replayer.pending::<Back>(&mut replayed).await?;
+            }
+            replayer.unanswered::<Trade>(UNANSWERED, Some(egress::emitted), &mut replayed).await?;
+        }
+        Whose::Settlement => {
+            replayer.pending::<Settlement>(&mut replayed).await?;
+            replayer.unanswered::<Settlement>(UNRETURNED, None, &mut replayed).await?;
+        }
     }
     Ok(replayed)
 }
 
-/// One page of what core has decided and no customer's queue has.
-#[derive(Default)]
-struct Unanswered {
-    decided: Vec<Record<Decided>>,
+struct Replayer<'a> {
+    deps: &'a StageDeps,
+    grant: &'a Grant,
+    publisher: Publisher,
+}
+
+/// What egress makes of a decision, where something is on its way behind egress.
+type Emit<C> = fn(Record<Decided<C>>) -> Record<Emitted>;
+
+/// One page of what core has decided and has not left this application's care.
+struct Unanswered<C> {
+    decided: Vec<Record<Decided<C>>>,
     emitted: Vec<Record<Emitted>>,
     last: Option<Uuid>,
 }
 
-async fn unanswered(deps: &StageDeps, grant: &Grant, after: Uuid) -> Result<Unanswered, DbError> {
-    let mut connection = deps.database.connection().await?;
-    let unit = Guarded::begin(&mut connection, grant).await?;
-    let statement = unit.transaction().prepare_cached(UNANSWERED).await?;
-    let rows = unit.transaction().query(&statement, &[&after, &PAGE]).await?;
-    let mut page = Unanswered::default();
-    for row in &rows {
-        page.last = Some(row.try_get("message_id")?);
-        let Some(decided) = relay::read(row)? else { continue };
-        // What egress has stored is what it would make again from the decision.
-        if row.try_get("egressed")? {
-            page.emitted.push(egress::emitted(decided));
-        } else {
-            page.decided.push(decided);
+impl Replayer<'_> {
+    async fn pending<C: Content>(&self, replayed: &mut Replayed) -> Result<(), StageError> {
+        let mut after = Some(Uuid::nil());
+        while let Some(from) = after {
+            let (raw, parsed, last) = self.page::<C>(from).await?;
+            self.publisher.publish_all(&pack(C::LINE.ingestion, &raw, self.grant)).await?;
+            self.publisher.publish_all(&pack(C::LINE.core, &parsed, self.grant)).await?;
+            replayed.to_ingestion += raw.len();
+            replayed.to_core += parsed.len();
+            after = last;
         }
+        Ok(())
     }
-    Ok(page)
-}
 
-async fn send(
-    publisher: &Publisher,
-    grant: &Grant,
-    raw: &[Record<Raw>],
-    parsed: &[Record<Parsed>],
-) -> Result<(), StageError> {
-    publisher.publish_all(&pack(names::INGESTION, raw, grant)).await?;
-    publisher.publish_all(&pack(names::CORE, parsed, grant)).await?;
-    Ok(())
-}
-
-type Page = (Vec<Record<Raw>>, Vec<Record<Parsed>>, Option<Uuid>);
-
-async fn page(deps: &StageDeps, grant: &Grant, after: Uuid) -> Result<Page, DbError> {
-    let mut connection = deps.database.connection().await?;
-    // Guarded although it only reads: what is missing is judged by the writer, never by a replica.
-    let unit = Guarded::begin(&mut connection, grant).await?;
-    let statement = unit.transaction().prepare_cached(PENDING).await?;
-    let rows = unit.transaction().query(&statement, &[&after, &PAGE]).await?;
-    let (mut raw, mut parsed, mut last) = (Vec::new(), Vec::new(), None);
-    for row in &rows {
-        last = Some(row.try_get("record")?);
-        match read(row)? {
-            Onward::Raw(record) => raw.push(record),
-            Onward::Parsed(record) => parsed.push(record),
+    async fn unanswered<C: Subject>(
+        &self,
+        query: &str,
+        emitted: Option<Emit<C>>,
+        replayed: &mut Replayed,
+    ) -> Result<(), StageError> {
+        let mut after = Some(Uuid::nil());
+        while let Some(from) = after {
+            let page = self.unanswered_page(query, emitted, from).await?;
+            self.publisher.publish_all(&pack(C::EGRESS, &page.decided, self.grant)).await?;
+            self.publisher.publish_all(&pack(names::OUTBOUND, &page.emitted, self.grant)).await?;
+            replayed.to_egress += page.decided.len();
+            replayed.to_outbound += page.emitted.len();
+            after = page.last;
         }
+        Ok(())
     }
-    Ok((raw, parsed, last))
+
+    async fn unanswered_page<C: Subject>(
+        &self,
+        query: &str,
+        emitted: Option<Emit<C>>,
+        after: Uuid,
+    ) -> Result<Unanswered<C>, DbError> {
+        let mut page = Unanswered { decided: Vec::new(), emitted: Vec::new(), last: None };
+        for row in &self.rows(query, after).await? {
+            page.last = Some(row.try_get("message_id")?);
+            let Some(decided) = relay::read(row)? else { continue };
+            match emitted {
+                // What egress has stored is what it would make again from the decision.
+                Some(emitted) if row.try_get("egressed")? => page.emitted.push(emitted(decided)),
+                Some(_) | None => page.decided.push(decided),
+            }
+        }
+        Ok(page)
+    }
+
+    async fn page<C: Content>(&self, after: Uuid) -> Result<Page<C>, DbError> {
+        let (mut raw, mut parsed, mut last) = (Vec::new(), Vec::new(), None);
+        for row in &self.rows(&pending_query(&C::LINE), after).await? {
+            last = Some(row.try_get("record")?);
+            match read(row)? {
+                Onward::Raw(record) => raw.push(record),
+                Onward::Parsed(record) => parsed.push(record),
+            }
+        }
+        Ok((raw, parsed, last))
+    }
+
+    /// Guarded although it only reads: what is missing is judged by the writer, never by a replica.
+    async fn rows(&self, query: &str, after: Uuid) -> Result<Vec<Row>, DbError> {
+        let mut connection = self.deps.database.connection().await?;
+        let unit = Guarded::begin(&mut connection, self.grant).await?;
+        let statement = unit.transaction().prepare_cached(query).await?;
+        Ok(unit.transaction().query(&statement, &[&after, &PAGE]).await?)
+    }
 }
+
+type Page<C> = (Vec<Record<Raw>>, Vec<Record<Parsed<C>>>, Option<Uuid>);
 
 /// A stored record, as it travels to the stage that does not have it.
-pub(crate) enum Onward {
+pub(crate) enum Onward<C> {
     /// To ingestion.
     Raw(Record<Raw>),
     /// To core.
-    Parsed(Record<Parsed>),
+    Parsed(Record<Parsed<C>>),
 }
 
 /// A row of inbound's store with what ingestion made of it.
 ///
 /// # Errors
 /// The row has not the columns that it should.
-pub(crate) fn read(row: &Row) -> Result<Onward, DbError> {
-    let (trade, refusal): (Option<&str>, Option<&str>) = (row.try_get("trade")?, row.try_get("refusal")?);
-    let content = if let Some(trade) = trade.and_then(|text| serde_json::from_str(text).ok()) {
-        Parsed::Trade(trade)
+pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Onward<C>, DbError> {
+    let (content, refusal): (Option<&str>, Option<&str>) = (row.try_get("content")?, row.try_get("refusal")?);
+    let content = if let Some(content) = content.and_then(|text| serde_json::from_str(text).ok()) {
+        Parsed::Valid(content)
     } else if let Some(refusal) = refusal {
         let text: Option<String> = row.try_get("nack_body")?;
         Parsed::Nack(read_refusal(refusal), text.unwrap_or_default())

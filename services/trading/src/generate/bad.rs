@@ -1,8 +1,9 @@
 //! Messages that are wrong, each in one way, and messages that look wrong and are not. Each kind is known to have
 //! stopped a pipeline that was not prepared for it.
 
-use crate::inbound::{BODY_MAX, ID_MAX};
+use crate::inbound::BODY_MAX;
 use crate::message::{Allocation, Trade};
+use crate::names;
 use matching::Status;
 
 use super::choice::Named;
@@ -112,7 +113,7 @@ impl Bad {
     pub(super) fn correlation_id(self, trade: &Trade) -> Option<String> {
         match self {
             Self::NoCorrelationId => None,
-            Self::LongCorrelationId => Some(format!("{}-{}", trade.id(), "0".repeat(ID_MAX))),
+            Self::LongCorrelationId => Some(format!("{}-{}", trade.id(), "0".repeat(names::TRADES.id_max))),
             _ => Some(trade.id()),
         }
     }
@@ -194,7 +195,7 @@ mod tests {
     fn what_is_quarantined_has_no_id_or_one_that_is_too_long() {
         for kind in Bad::ALL {
             let id = kind.correlation_id(&trade());
-            let usable = id.is_some_and(|id| id.chars().count() <= ID_MAX);
+            let usable = id.is_some_and(|id| id.chars().count() <= names::TRADES.id_max);
             assert_eq!(usable, kind.expected() != Expected::Quarantined, "{}", kind.name());
         }
     }

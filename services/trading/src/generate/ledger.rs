@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use matching::Status;
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -24,13 +25,21 @@ struct Entry {
     note: Note,
     confirmed: bool,
     answer: Option<Seen>,
+    /// A matched trade is told of once more when it is settled.
+    settled: Option<Seen>,
     doubled: bool,
 }
 
 impl Entry {
     fn fact(&self) -> Fact {
-        let Self { note, confirmed, answer, doubled } = self;
+        let Self { note, confirmed, answer, doubled, .. } = self;
         Fact { note: *note, confirmed: *confirmed, answered: answer.is_some(), doubled: *doubled }
+    }
+
+    /// Whether it was told that it is settled, and something else than that it is matched.
+    fn contradicts_itself(&self) -> bool {
+        let told = self.answer.as_ref().is_some_and(|answer| answer.status != Status::Matched.word());
+        told && self.settled.is_some()
     }
 }
 
@@ -73,7 +82,7 @@ pub struct Ledger {
 pub struct Answer<'a> {
     /// Id of the message that it answers.
     pub id: &'a str,
-    /// MATCHED, MISMATCHED or NACK.
+    /// MATCHED, MISMATCHED, CANCELLED, SETTLED or NACK.
     pub status: &'a str,
     /// Id of the answer.
     pub message_id: &'a str,
@@ -182,15 +191,24 @@ impl Ledger {
             message_id: answer.message_id.to_owned(),
             content: ids::content(answer.body),
         };
-        match &entry.answer {
+        let (settled, note) = (answer.status == Status::Settled.word(), entry.note);
+        let known = if settled { &mut entry.settled } else { &mut entry.answer };
+        match known {
             None => {
-                entry.answer = Some(seen);
-                self.answered += 1;
-                self.tally.answered(answer.id, entry.note, answer.status, now);
+                *known = Some(seen);
+                if !settled {
+                    self.answered += 1;
+                    self.tally.answered(answer.id, note, answer.status, now);
+                }
                 *self.statuses.entry(answer.status.to_owned()).or_default() += 1;
             }
             Some(first) if *first == seen => self.repeats += 1,
             Some(_) => entry.doubled = true,
+        }
+        entry.doubled |= entry.contradicts_itself();
+        if settled {
+            // Nobody waits for it as for the answer: it says nothing about how soon those come.
+            return;
         }
         self.close_gap(now);
         self.waiting_since = (self.outstanding() > 0).then_some(now);
@@ -282,6 +300,7 @@ impl Ledger {
                 "confirmed": entry.confirmed,
                 "status": answer.map(|answer| &answer.status),
                 "messageId": answer.map(|answer| &answer.message_id),
+                "settled": entry.settled.as_ref().map(|answer| &answer.message_id),
                 "doubled": entry.doubled,
             });
             text.push_str(&line.to_string());
@@ -402,6 +421,30 @@ mod tests {
         let customers = ledger.verdict(at(3)).details.customers;
         let parts: Vec<_> = customers.iter().map(|part| (part.sent, part.lost, part.doubled)).collect();
         assert_eq!(parts, [(1, 1, 0), (0, 0, 0), (2, 1, 1)]);
+    }
+
+    #[test]
+    fn a_settled_trade_has_two_answers_in_any_order_and_only_a_matched_one_may() {
+        let settled = |id, message_id| Answer { status: "SETTLED", ..answer(id, message_id, "s") };
+        let mut ledger = Ledger::default();
+        for id in ["a", "b"] {
+            ledger.sent(id, at(1));
+            ledger.confirmed(id);
+        }
+        ledger.answered(answer("a", "1", "x"), at(2));
+        ledger.answered(settled("a", "2"), at(2));
+        ledger.answered(settled("a", "2"), at(2));
+        ledger.answered(settled("b", "4"), at(2));
+        assert_eq!(ledger.outstanding(), 1, "that it is settled is not the answer");
+        ledger.answered(answer("b", "3", "x"), at(3));
+        let verdict = ledger.verdict(at(3));
+        assert!(verdict.good(), "{verdict:?}");
+        assert_eq!((verdict.answered, verdict.repeats, verdict.statuses["SETTLED"]), (2, 1, 2));
+        ledger.answered(settled("a", "5"), at(4));
+        ledger.sent("c", at(4));
+        ledger.answered(Answer { status: "NACK", ..answer("c", "6", "x") }, at(4));
+        ledger.answered(settled("c", "7"), at(4));
+        assert_eq!(ledger.verdict(at(5)).doubled_ids, ["a", "c"]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use bad::Bad;
 pub use choice::{Named, Spread, Weights};
 pub use expected::Expected;
-pub use ledger::{Ledger, Verdict};
+pub use ledger::{Answer, Ledger, Verdict};
 pub use options::{GenerateArgs, Output};
 pub use pace::Pace;
 pub use pools::{Pools, Prices};

@@ -9,7 +9,7 @@ use super::{Job, ReconcileError};
 use crate::core::relay;
 use crate::egress;
 use crate::envelope::{Emitted, Record};
-use crate::message::json;
+use crate::message::{Trade, json};
 
 /// A decision is under way as long as no customer's queue has its answer; its age is that of the decision, not that of
 /// the report, which may have waited for days. The mark is of the sending to egress.
@@ -54,7 +54,7 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
 /// Compares the stored answer with the one that egress would make now; gives that if there is none and should be.
 fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Emitted>>, tokio_postgres::Error> {
     let message: Uuid = row.try_get("message_id")?;
-    let Ok(decided) = relay::decision(row)? else {
+    let Ok(decided) = relay::decision::<Trade>(row)? else {
         comparison.differs.add(message, || "the decision in trading.outbox cannot be read".to_owned());
         return Ok(None);
     };

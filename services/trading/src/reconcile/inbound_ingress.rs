@@ -13,7 +13,7 @@ use crate::parse::Refusal;
 
 /// What is not on the list of pending ones was decided, so ingestion must have it: only pending ones may be under way.
 const STORED: &str = "select raw.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
-        ingested.id as ingested_id, ingested.received_ms as ingested_ms, ingested.trade, \
+        ingested.id as ingested_id, ingested.received_ms as ingested_ms, ingested.content as trade, \
         nacks.id as nack_id, nacks.received_ms as nack_ms, nacks.code, nacks.field, nacks.description, \
         nacks.refusal, nacks.body as nack_body, \
         coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
@@ -67,12 +67,12 @@ fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Parsed>
         return Ok(Some(expected));
     }
     let difference = match (&expected.content, trade, refused) {
-        (Parsed::Trade(expected_trade), Some(trade), false) => {
+        (Parsed::Valid(expected_trade), Some(trade), false) => {
             trade_difference(row, &expected, expected_trade, trade)?
         }
         (Parsed::Nack(refusal, text), None, true) => nack_difference(row, &expected, refusal, text)?,
         (_, Some(_), true) => Some("is both in trading.ingested and in trading.nacks"),
-        (Parsed::Trade(_), ..) => Some("was refused, and is a valid trade"),
+        (Parsed::Valid(_), ..) => Some("was refused, and is a valid trade"),
         (Parsed::Nack(..) | Parsed::Probe, ..) => Some("was taken as a trade, and is not valid"),
     };
     if let Some(difference) = difference {

@@ -21,7 +21,7 @@ const COUNT: &str = "select (select count(*) from trading.ingested where receive
 
 /// Reports that core has neither taken nor refused under their own number. A report keeps its time in all stores, so the
 /// mark holds for both sides.
-const UNKNOWN: &str = "select ingested.record, ingested.id, ingested.received_ms, ingested.trade, \
+const UNKNOWN: &str = "select ingested.record, ingested.id, ingested.received_ms, ingested.content as trade, \
         pending.record is not null as pending, \
         coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
      from trading.ingested left join trading.pending using (record) \
@@ -31,23 +31,25 @@ const UNKNOWN: &str = "select ingested.record, ingested.id, ingested.received_ms
        and not exists (select from trading.conflicts where conflicts.record = ingested.record) \
      order by ingested.record";
 
-const OTHER_TEXT: &str = "select record, ingested.id, ingested.trade, core.id as core_id, core.trade as core_trade, \
+const OTHER_TEXT: &str = "select record, ingested.id, ingested.content as trade, core.id as core_id, core.trade as core_trade, \
         core.place \
      from trading.ingested \
      join (select record, id, trade, 'trading.trades' as place from trading.trades \
             where received_ms >= $1 \
-           union all select record, id, trade, 'trading.conflicts' from trading.conflicts) as core using (record) \
-     where ingested.received_ms >= $1 and (core.id, core.trade) <> (ingested.id, ingested.trade)";
+           union all select record, id, content, 'trading.conflicts' from trading.conflicts) as core using (record) \
+     where ingested.received_ms >= $1 and (core.id, core.trade) <> (ingested.id, ingested.content)";
 
-/// A status holds if its answer was written with it, and no answer says another one.
+/// A status holds if its answer was written with it, and no answer says another one. That of a settled trade comes after
+/// the one that says that it is matched.
 const OTHER_STATUS: &str = "select record, id, status from trading.trades \
      where received_ms >= $1 and ( \
         status <> 'UNMATCHED' and not exists ( \
             select from trading.outbox where message_id = trading.answer_id(trade_date, trades.id, version, trades.status)) \
-        or exists (select from unnest(array['MATCHED', 'MISMATCHED', 'CANCELLED']) as told (status) \
+        or exists (select from unnest(array['MATCHED', 'MISMATCHED', 'SETTLED', 'CANCELLED']) as told (status) \
             join trading.outbox \
               on message_id = trading.answer_id(trade_date, trades.id, version, told.status) \
-            where told.status <> trades.status))";
+            where told.status <> trades.status \
+              and (told.status, trades.status) <> ('MATCHED', 'SETTLED')))";
 
 /// Refusals with their answers. Where there is none, only a pending one may be under way.
 const REFUSED: &str = "select nacks.record, nacks.id, nacks.description, nacks.body as nack_body, outbox.body, \
@@ -102,7 +104,7 @@ impl Unknown {
                 .add(record, || format!("{id} has a trade in trading.ingested that cannot be read"));
             return Ok(None);
         };
-        let content = Parsed::Trade(Box::new(trade.clone()));
+        let content = Parsed::Valid(Box::new(trade.clone()));
         let record = Record { record, id, received_ms: row.try_get("received_ms")?, content };
         Ok(Some(Self { record, trade, pending: row.try_get("pending")?, young: row.try_get("young")? }))
     }
@@ -208,13 +210,13 @@ fn judge_refusal(row: &Row, comparison: &mut Comparison) -> Result<(), tokio_pos
         return Ok(());
     };
     let (reason, refused): (&str, &str) = (row.try_get("description")?, row.try_get("nack_body")?);
-    let same = match serde_json::from_str(body) {
+    let same = match serde_json::from_str::<Decided>(body) {
         Ok(Decided::Nack { destination, description, text }) => {
             destination == core::destination(id)
                 && description == reason
                 && crate::ingestion::storable(&text) == refused
         }
-        Ok(Decided::Trade { .. } | Decided::Probe) | Err(_) => false,
+        Ok(Decided::Told { .. } | Decided::Probe) | Err(_) => false,
     };
     if !same {
         comparison
@@ -284,7 +286,7 @@ async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(
 
 /// The record of which an answer says that the database does not take it.
 fn unstorable_record(message: Uuid, body: &str) -> Option<Uuid> {
-    let Ok(Decided::Nack { description, .. }) = serde_json::from_str(body) else { return None };
+    let Ok(Decided::Nack { description, .. }) = serde_json::from_str::<Decided>(body) else { return None };
     let record = description.rsplit(' ').next().and_then(|last| Uuid::parse_str(last).ok())?;
     let says = description == Refusal::unstorable(record).description() && ids::nack(record) == message;
     says.then_some(record)

@@ -14,18 +14,19 @@ use super::{Job, ReconcileError, egress_outbound};
 use crate::core::relay;
 use crate::core::replay::{Onward, read};
 use crate::envelope::{Parsed, Record, pack};
+use crate::message::Trade;
 use crate::names;
 
 /// Pause between two looks at what has arrived.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-const RAW: &str = "select record, correlation_id, received_ms, body, defect, null::text as trade, \
+const RAW: &str = "select record, correlation_id, received_ms, body, defect, null::text as content, \
         null::text as refusal, null::text as nack_body \
      from trading.inbound_raw where record = any($1) order by record";
 
 const STORED: &str = "select record, coalesce(ingested.id, nacks.id) as correlation_id, \
         coalesce(ingested.received_ms, nacks.received_ms) as received_ms, ''::bytea as body, \
-        null::text as defect, ingested.trade, nacks.refusal, nacks.body as nack_body, \
+        null::text as defect, ingested.content, nacks.refusal, nacks.body as nack_body, \
         pending.record is not null as pending \
      from unnest($1::uuid[]) as given (record) \
      left join trading.ingested using (record) \
@@ -78,7 +79,7 @@ impl Replayer<'_> {
     async fn raw(&self, missing: &[Uuid]) -> Result<(Vec<Uuid>, Vec<Outgoing>), DbError> {
         let mut records = Vec::new();
         for row in &self.guarded(RAW, missing).await? {
-            if let Onward::Raw(record) = read(row)? {
+            if let Onward::Raw(record) = read::<Trade>(row)? {
                 records.push(record);
             }
         }
@@ -105,7 +106,7 @@ impl Replayer<'_> {
     async fn decided(&self, missing: &[Uuid]) -> Result<(Vec<Uuid>, Vec<Outgoing>), DbError> {
         let mut records = Vec::new();
         for row in &self.guarded(DECIDED, missing).await? {
-            records.extend(relay::read(row)?);
+            records.extend(relay::read::<Trade>(row)?);
         }
         Ok((numbers(&records), pack(names::EGRESS, &records, self.grant)))
     }
@@ -162,13 +163,13 @@ fn not_arrived(job: Job) -> &'static str {
 fn without_replaced(found: Vec<(Record<Parsed>, bool)>) -> Vec<Record<Parsed>> {
     let mut highest: HashMap<(Date, String), u32> = HashMap::new();
     for (record, _) in &found {
-        if let Parsed::Trade(trade) = &record.content {
+        if let Parsed::Valid(trade) = &record.content {
             let version = highest.entry((trade.trade_date, record.id.clone())).or_default();
             *version = trade.version.max(*version);
         }
     }
     let holds = |record: &Record<Parsed>| match &record.content {
-        Parsed::Trade(trade) => highest
+        Parsed::Valid(trade) => highest
             .get(&(trade.trade_date, record.id.clone()))
             .is_none_or(|version| *version == trade.version),
         Parsed::Nack(..) | Parsed::Probe => true,

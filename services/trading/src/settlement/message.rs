@@ -47,7 +47,7 @@ pub struct Settlement {
 }
 
 /// A settlement as it comes back from the settlement application.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Returned {
     /// The settlement, as it was sent.
     pub settlement: Settlement,
@@ -136,6 +136,11 @@ impl Settlement {
     /// The id of the trade's side.
     pub fn trade_id(&self) -> String {
         format!("{}-{}-{}-{}", self.sender, self.im, self.broker, self.trade)
+    }
+
+    /// The lock that all settlements of a trade take, and the trade's own reports.
+    pub(crate) fn lock(&self) -> i32 {
+        ids::lock(&self.im, &self.broker, &self.trade, self.trade_date)
     }
 
     /// The message id of the settlement with a status. It does not depend on time, so that a repetition has the same one.

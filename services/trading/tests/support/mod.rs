@@ -9,6 +9,7 @@
     reason = "helpers of tests: failing is how they report"
 )]
 
+pub mod both;
 mod raw_amqp;
 pub mod reports;
 
@@ -34,8 +35,8 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use trading::generate::Target;
 use trading::message::Response;
-use trading::names;
-use trading::run::{Deps, StageName, run};
+use trading::names::{self, Application};
+use trading::run::{Deps, Settlements, StageName, run};
 use uuid::Uuid;
 
 pub const APP: &str = "trade-matching";
@@ -87,14 +88,24 @@ impl Drop for Process {
 
 pub struct World {
     pub name: String,
+    pub application: Application,
+    /// What its stages are told about settlements.
+    pub settlements: Settlements,
+    /// When its outbound sends settlements again.
+    pub resend_after: Duration,
     keeper: CancellationToken,
     /// A superuser's connection.
     pub sql: Client,
 }
 
 impl World {
-    /// Servers with everything migrated and declared, and a lease that nobody holds.
+    /// Servers with everything of trade matching migrated and declared, and a lease that nobody holds.
     pub async fn start() -> Self {
+        Self::of(Application::TradeMatching).await
+    }
+
+    /// The same for either application.
+    pub async fn of(application: Application) -> Self {
         services_common::telemetry::start("warn,trading=info,services_common=info").unwrap();
         let (postgres, _) = SERVERS
             .get_or_init(|| async { (Postgres::start().await.unwrap(), RabbitMq::start().await.unwrap()) })
@@ -112,34 +123,49 @@ impl World {
         management("PUT", &format!("/api/vhosts/{name}"), "").await;
         let options = database_options(&name, "postgres");
         let migrating = MIGRATING.lock().await;
-        trading::migrate::database(&options, Instant::now() + PATIENCE).await.unwrap();
+        trading::migrate::database(application, &options, Instant::now() + PATIENCE).await.unwrap();
         drop(migrating);
         let broker = Broker::new(broker_config(&name, "migrator"));
-        trading::migrate::declare(&broker).await.unwrap();
+        trading::migrate::declare(application, &broker).await.unwrap();
         broker.close().await;
         let sql = region_lease::connect(&options).await.unwrap();
-        Self { name, keeper: CancellationToken::new(), sql }
+        let settlements = Settlements::Off;
+        let resend_after = Duration::from_secs(600);
+        Self { name, application, settlements, resend_after, keeper: CancellationToken::new(), sql }
     }
 
     /// The same, with the lease granted to this region, renewed, and open.
     pub async fn open() -> Self {
-        let world = Self::start().await;
+        Self::open_of(Application::TradeMatching).await
+    }
+
+    /// The same for either application.
+    pub async fn open_of(application: Application) -> Self {
+        let world = Self::of(application).await;
         world.grant(0, 1).await;
         world
+    }
+
+    /// The name of its lease.
+    pub fn app(&self) -> &'static str {
+        match self.application {
+            Application::TradeMatching => APP,
+            Application::Settlement => "settlement",
+        }
     }
 
     /// Grants an epoch to this region, keeps it renewed and opens it fully.
     pub async fn grant(&self, from_epoch: u64, epoch: u64) {
         let grant_id = self.grant_core(from_epoch, epoch).await;
-        region_lease::open(&self.sql, APP, epoch, grant_id, Opened::Intake).await.unwrap();
+        region_lease::open(&self.sql, self.app(), epoch, grant_id, Opened::Intake).await.unwrap();
     }
 
     /// Grants an epoch to this region, keeps it renewed and opens it for core stages alone.
     pub async fn grant_core(&self, from_epoch: u64, epoch: u64) -> Uuid {
         let (grant_id, run) = (Uuid::new_v4(), Uuid::new_v4());
-        let new = NewGrant { app: APP, from_epoch, epoch, grant_id, region: REGION, run };
+        let new = NewGrant { app: self.app(), from_epoch, epoch, grant_id, region: REGION, run };
         region_lease::grant(&self.sql, new).await.unwrap();
-        let guard = Guard::new(APP, REGION, epoch, grant_id);
+        let guard = Guard::new(self.app(), REGION, epoch, grant_id);
         let options = database_options(&self.name, "postgres");
         let client = region_lease::connect(&options).await.unwrap();
         let observed = region_lease::clock(&client).await.unwrap();
@@ -154,15 +180,15 @@ impl World {
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
         });
-        region_lease::open(&self.sql, APP, epoch, grant_id, Opened::Core).await.unwrap();
+        region_lease::open(&self.sql, self.app(), epoch, grant_id, Opened::Core).await.unwrap();
         grant_id
     }
 
     /// Ends the present grant, as a planned switch does.
     pub async fn fence(&self) -> u64 {
-        let row = region_lease::read_lease(&self.sql, APP).await.unwrap().row.unwrap();
+        let row = region_lease::read_lease(&self.sql, self.app()).await.unwrap().row.unwrap();
         let fence = Fence {
-            app: APP,
+            app: self.app(),
             epoch: row.epoch,
             grant_id: row.grant_id.unwrap(),
             run: Uuid::new_v4(),
@@ -176,12 +202,15 @@ impl World {
     pub async fn stage(&self, stage: StageName) -> Process {
         let role = format!("trading_{}", stage.word());
         let deps = Deps {
-            app: APP.into(),
+            app: self.app().into(),
             region: REGION.into(),
             database: Database::new(&database_options(&self.name, &role).writer(), 6).unwrap(),
             broker: broker_config(&self.name, &role),
             broker_user: "guest".into(),
             probe_user: "guest".into(),
+            application: self.application,
+            settlements: self.settlements.clone(),
+            resend_after: self.resend_after,
         };
         let shutdown = CancellationToken::new();
         let runtime =
@@ -225,6 +254,14 @@ impl World {
     /// A count or any other single number.
     pub async fn number(&self, query: &str) -> i64 {
         self.sql.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// The first column of a query, in the order of its text.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let rows = self.sql.query(query, &[]).await.unwrap();
+        let mut texts: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        texts.sort_unstable();
+        texts
     }
 
     /// Publishes as a customer who writes each message by hand, confirmed.
@@ -286,8 +323,8 @@ impl World {
 
     /// Calls a hook; gives the status code and the answer.
     pub async fn hook(&self, core: &Process, name: &str, epoch: u64) -> (u16, serde_json::Value) {
-        let call =
-            serde_json::json!({ "run": "run-1", "epoch": epoch, "app": APP, "region": REGION }).to_string();
+        let call = serde_json::json!({ "run": "run-1", "epoch": epoch, "app": self.app(), "region": REGION })
+            .to_string();
         let (status, body) = http(core.http, "POST", &format!("/hooks/{name}"), "", &call).await;
         (status, serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)))
     }
@@ -312,6 +349,11 @@ pub fn broker_url(vhost: &str) -> String {
 pub fn database_options(database: &str, user: &str) -> ConnectOptions {
     let (postgres, _) = servers();
     ConnectOptions::new(postgres.host(), postgres.port(), database, user)
+}
+
+/// A broker's virtual host that is reached at another address.
+pub fn broker_config_at(address: SocketAddr, vhost: &str, name: &str) -> BrokerConfig {
+    BrokerConfig::new(&format!("amqp://{address}/{vhost}"), "guest", "guest", None, name).unwrap()
 }
 
 pub fn broker_config(vhost: &str, name: &str) -> BrokerConfig {

@@ -1,7 +1,8 @@
--- The stores of the trade pipeline. Every business table is protected: a writing transaction that did not pass
+-- The stores that both applications have, each in its own database: from a message as it came to what was decided
+-- about it. Every business table is protected: a writing transaction that did not pass
 -- region.guard is refused, whoever runs it. Runs as trading_owner, in the schema that the bootstrap made.
 
--- Inbound: every customer message as it came, before it is acknowledged.
+-- Inbound: every message as it came, before it is acknowledged.
 create table trading.inbound_raw (
     record          uuid primary key,           -- a digest of correlation id and body
     correlation_id  text   not null,
@@ -28,15 +29,15 @@ create table trading.quarantine (
     body        bytea  not null                 -- at most the first 64 KiB
 );
 
--- Ingestion: trades that passed validation.
+-- Ingestion: what passed validation.
 create table trading.ingested (
     record       uuid primary key,
     id           text   not null,
     received_ms  bigint not null,
-    trade        text   not null                -- the validated trade as JSON
+    content      text   not null                -- the validated trade or settlement as JSON
 );
 
--- Ingestion: refused messages. Their ids are those of records, not of trades.
+-- Ingestion: refused messages. Their ids are those of records, not of what they are about.
 create table trading.nacks (
     record       uuid primary key,
     id           text   not null,
@@ -48,32 +49,6 @@ create table trading.nacks (
     body         text   not null
 );
 
--- Core: one row a side, with the report of the highest version. The customer's id is unique within a business date.
-create table trading.trades (
-    trade_date       date          not null,
-    id               text          not null,
-    record           uuid          not null,
-    received_ms      bigint        not null,
-    sender_id        varchar(20)   not null,
-    im_id            varchar(20)   not null,
-    broker_id        varchar(20)   not null,
-    trade_id         varchar(10)   not null,
-    security         varchar(10)   not null,
-    indicator        char(1)       not null check (indicator in ('B', 'S')),
-    price            numeric(10,2) not null check (price > 0),
-    quantity         integer       not null check (quantity > 0),
-    settlement_date  date          not null,
-    trade            text          not null,
-    status           text          not null
-                     check (status in ('UNMATCHED', 'MATCHED', 'MISMATCHED', 'CANCELLED')),
-    counterpart      text,
-    version          integer       not null check (version > 0),
-    epoch            bigint        not null,    -- under which it was last decided
-    primary key (trade_date, id),
-    check ((status in ('UNMATCHED', 'CANCELLED')) = (counterpart is null))
-);
-create index trades_by_key on trading.trades (im_id, broker_id, trade_id, trade_date);
-
 -- Core: reports refused because of one with the same id and date that was there first: another one of the same version
 -- (CONFLICT), one of a higher version (SUPERSEDED), or one that had been decided (TOO_LATE).
 create table trading.conflicts (
@@ -81,7 +56,7 @@ create table trading.conflicts (
     trade_date   date   not null,
     id           text   not null,
     received_ms  bigint not null,
-    trade        text   not null,
+    content      text   not null,
     code         text   not null
 );
 
@@ -98,30 +73,26 @@ create table trading.outbox (
 );
 create index outbox_unsent on trading.outbox (seq) where sent_at is null;
 
--- Decided by core, not in the customers' queue: answers on their way. Core adds, outbound takes away.
+-- Decided by core, and not yet where it leaves this application's care: answers on their way. Core adds; the stage that
+-- hands them on takes away.
 create table trading.unanswered (
     message_id  uuid primary key,
     since       timestamptz not null default clock_timestamp(),
     caused_ms   bigint not null                 -- when inbound took the message that the answer follows from
 );
 
--- Egress: answers as the customer sees them.
-create table trading.egressed (
-    message_id  uuid primary key,
-    id          text not null,
-    status      text not null,
-    body        text not null,
-    at          timestamptz not null default clock_timestamp()
+-- Settlements for the other application: written unsent by egress, sent by outbound whenever that application's broker
+-- takes them. They are kept, and each keeps its bytes and its id for ever.
+create table trading.outgoing_settlements (
+    seq         bigint generated always as identity primary key,
+    message_id  uuid   not null unique,
+    id          text   not null,                -- the correlation id
+    status      text   not null,
+    body        text   not null,
+    made_at     timestamptz not null default clock_timestamp(),
+    sent_at     timestamptz                     -- confirmed by the other application's broker
 );
-
--- Outbound: answers that were given to the customers' queue, or are about to be.
-create table trading.sent (
-    message_id  uuid primary key,
-    id          text not null,
-    status      text not null,
-    body        text not null,
-    at          timestamptz not null default clock_timestamp()
-);
+create index outgoing_settlements_unsent on trading.outgoing_settlements (seq) where sent_at is null;
 
 -- Probes: records that travel the whole pipeline and are no business.
 create table trading.probes (
@@ -133,19 +104,23 @@ create table trading.probes (
 );
 
 select region.protect(('trading.' || name)::regclass)
-  from unnest(array['inbound_raw', 'pending', 'quarantine', 'ingested', 'nacks', 'trades', 'conflicts',
-                    'outbox', 'unanswered', 'egressed', 'sent', 'probes']) as name;
+  from unnest(array['inbound_raw', 'pending', 'quarantine', 'ingested', 'nacks', 'conflicts', 'outbox', 'unanswered',
+                    'outgoing_settlements', 'probes']) as name;
 
--- Messages stored by inbound that core has not decided, and answers that are not in the customers' queue; the age of the
--- oldest of each.
+-- Messages stored by inbound that core has not decided; answers on their way; settlements that wait for the other
+-- application's broker. The age of the oldest of each.
 create view trading.backlog as
     select 'undecided' as part, count(*) as records,
            extract(epoch from clock_timestamp() - min(since))::double precision as oldest_seconds from trading.pending
     union all
     select 'unanswered', count(*), extract(epoch from clock_timestamp() - min(since))::double precision
-      from trading.unanswered;
+      from trading.unanswered
+    union all
+    select 'settlements', count(*), extract(epoch from clock_timestamp() - min(made_at))::double precision
+      from trading.outgoing_settlements where sent_at is null;
 
--- One number of both for the drain check.
+-- One number for the drain check. Settlements are no part of it: they wait for another application, and go along with
+-- the database in a switch.
 create view trading.in_flight as
     select (select count(*) from trading.pending) + (select count(*) from trading.unanswered) as in_flight;
 
@@ -157,18 +132,15 @@ grant select on trading.backlog to trading_core;
 grant select, insert on trading.inbound_raw to trading_inbound;
 grant insert on trading.pending to trading_inbound;
 grant select, insert on trading.ingested, trading.nacks to trading_ingestion;
-grant select, insert on trading.trades, trading.conflicts, trading.outbox to trading_core;
-grant update (record, received_ms, security, indicator, price, quantity, settlement_date, trade, status,
-              counterpart, version, epoch) on trading.trades to trading_core;
+grant select, insert on trading.conflicts, trading.outbox to trading_core;
 grant update (sent_at) on trading.outbox to trading_core;
 -- Locking rows of a table wants the right to change them; the list has nothing that is worth a change.
 grant select, delete, update (since) on trading.pending to trading_core;
 grant select, insert on trading.unanswered to trading_core;
-grant select, insert on trading.egressed to trading_egress;
-grant select, insert on trading.sent to trading_outbound;
-grant select, delete on trading.unanswered to trading_outbound;
+grant select, insert on trading.outgoing_settlements to trading_egress;
+grant select, update (sent_at) on trading.outgoing_settlements to trading_outbound;
 -- Replay reads what the earlier stages stored.
-grant select on trading.inbound_raw, trading.ingested, trading.nacks, trading.egressed to trading_core;
+grant select on trading.inbound_raw, trading.ingested, trading.nacks to trading_core;
 grant select, insert, update (seen, last_seen) on trading.quarantine
     to trading_inbound, trading_ingestion, trading_core, trading_egress, trading_outbound;
 grant select, insert on trading.probes
