@@ -94,8 +94,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match cli.command {
         Command::Version => println!("services {}", env!("CARGO_PKG_VERSION")),
         Command::Generate(args) => {
-            let verdict = generate::from_args(*args, shutdown::on_signal()?).await?;
-            return Ok(if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            let outcome = generate::from_args(*args, None, shutdown::on_signal()?).await?;
+            return Ok(if outcome.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Reconcile(args) => return Ok(reconcile::from_args(*args).await),
         Command::Trading { stage } => match stage {

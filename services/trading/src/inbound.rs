@@ -20,7 +20,7 @@ pub(crate) const BODY_MAX: usize = 64 * 1024;
 /// What is kept of a larger one.
 const OVERSIZED_KEPT: usize = 1024;
 /// Longest id of a customer: three names of 20, a trade number of 10, three dashes.
-const ID_MAX: usize = 73;
+pub(crate) const ID_MAX: usize = 73;
 /// Name of the stage in quarantine and probes.
 const STAGE: &str = "inbound";
 

@@ -42,7 +42,7 @@ async fn what_is_on_its_way_is_told_and_each_answer_is_timed_once() {
     let mut messages: Vec<_> = (0..20).map(|_| scenario.next_message()).collect();
     messages.extend(scenario.close());
     for message in &messages {
-        world.publish(Some(&message.id), message.body.as_bytes()).await;
+        world.publish(Some(&message.id), &message.body).await;
     }
     let sent = messages.len() as u64;
     eventually("all decided, none answered", async || {

@@ -169,7 +169,7 @@ async fn what_was_lost_between_stages_is_replayed_after_a_grant() {
     let mut messages: Vec<_> = (0..9).map(|_| scenario.next_message()).collect();
     messages.extend(scenario.close());
     for message in &messages {
-        world.publish(Some(&message.id), message.body.as_bytes()).await;
+        world.publish(Some(&message.id), &message.body).await;
     }
     let stored = i64::try_from(messages.len()).unwrap();
     eventually("all stored", async || (world.in_flight().await == stored).then_some(())).await;
@@ -200,7 +200,7 @@ async fn answers_that_were_lost_on_their_way_out_are_replayed_after_a_grant_and_
     let mut messages: Vec<_> = (0..12).map(|_| scenario.next_message()).collect();
     messages.extend(scenario.close());
     for message in &messages {
-        world.publish(Some(&message.id), message.body.as_bytes()).await;
+        world.publish(Some(&message.id), &message.body).await;
     }
     let decided = i64::try_from(messages.len()).unwrap();
     let relayed = "select count(*) from trading.outbox where sent_at is not null";

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::Answer;
-use super::{SharedLedger, Target, with};
+use super::{Desk, Target, expected, with};
 use crate::message::Response;
 use crate::names;
 
@@ -30,7 +30,7 @@ const OLD_ATTEMPTS: u32 = 10;
 const PREFETCH: u16 = 1000;
 
 /// Reads until `stop`.
-pub(super) async fn run(target: Target, ledger: SharedLedger, stop: CancellationToken) {
+pub(super) async fn run(target: Target, desk: Desk, stop: CancellationToken) {
     let mut address = target.follow(stop.clone());
     // The newest broker that answers could be subscribed at: older ones may go once it is the present one.
     let connected = watch::Sender::new(None);
@@ -43,7 +43,7 @@ pub(super) async fn run(target: Target, ledger: SharedLedger, stop: Cancellation
                 ip,
                 address: address.clone(),
                 connected: connected.clone(),
-                ledger: ledger.clone(),
+                desk: desk.clone(),
                 stop: stop.clone(),
             };
             let ended = readers.get(&ip).is_none_or(JoinHandle::is_finished);
@@ -68,7 +68,7 @@ struct Reader {
     ip: IpAddr,
     address: watch::Receiver<Option<IpAddr>>,
     connected: watch::Sender<Option<IpAddr>>,
-    ledger: SharedLedger,
+    desk: Desk,
     stop: CancellationToken,
 }
 
@@ -86,7 +86,7 @@ impl Reader {
             let outcome = self.session(&mut backoff, &mut attempts).await;
             let Err(problem) = outcome else { return };
             if *self.address.borrow() == Some(self.ip) {
-                with(&self.ledger, |ledger| ledger.problem(format!("reading answers: {problem}")));
+                with(&self.desk.ledger, |ledger| ledger.problem(format!("reading answers: {problem}")));
             } else {
                 attempts += 1;
                 if attempts > OLD_ATTEMPTS {
@@ -151,18 +151,23 @@ impl Reader {
 
     fn note(&self, delivery: &Delivery) {
         let Ok(response) = serde_json::from_slice::<Response>(&delivery.data) else {
-            with(&self.ledger, |ledger| ledger.problem("an answer that is not a ResponseMessage".to_owned()));
+            with(&self.desk.ledger, |ledger| {
+                ledger.problem("an answer that is not a ResponseMessage".to_owned())
+            });
             return;
         };
         let message_id = delivery.properties.message_id().as_ref().map(|id| id.as_str()).unwrap_or_default();
+        let key = expected::answered_key(&response);
         let answer = Answer {
-            id: &response.id,
+            id: &key,
             status: &response.status,
             message_id,
             body: &delivery.data,
             epoch: epoch(delivery),
         };
-        with(&self.ledger, |ledger| ledger.answered(answer, clock::now()));
+        let now = clock::now();
+        with(&self.desk.ledger, |ledger| ledger.answered(answer, now));
+        self.desk.record(|records| records.answered(answer, now));
     }
 }
 

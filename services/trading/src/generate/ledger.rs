@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::tally::{Details, Fact, Note, Tally};
 use crate::ids;
 
 /// One answer, as far as it must never change.
@@ -20,9 +21,17 @@ struct Seen {
 /// What the customer knows of one message.
 #[derive(Clone, Debug, Default)]
 struct Entry {
+    note: Note,
     confirmed: bool,
     answer: Option<Seen>,
     doubled: bool,
+}
+
+impl Entry {
+    fn fact(&self) -> Fact {
+        let Self { note, confirmed, answer, doubled } = self;
+        Fact { note: *note, confirmed: *confirmed, answered: answer.is_some(), doubled: *doubled }
+    }
 }
 
 /// A time without answers while some were due.
@@ -56,6 +65,7 @@ pub struct Ledger {
     waiting_since: Option<Timestamp>,
     longest: Option<Gap>,
     last_problem: Option<String>,
+    tally: Tally,
 }
 
 /// An answer as it came.
@@ -107,12 +117,16 @@ pub struct Verdict {
     pub lost_ids: Vec<String>,
     /// Ids of up to twenty doubled ones.
     pub doubled_ids: Vec<String>,
+    /// What else there is to say.
+    #[serde(flatten)]
+    pub details: Details,
 }
 
 impl Verdict {
-    /// Nothing lost, nothing doubled, and everything that was sent was taken: without that, too little was tried.
+    /// Nothing lost, nothing doubled, no wrong answer, and everything that was sent was taken: without that, too little
+    /// was tried.
     pub fn good(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.unconfirmed == 0
+        self.lost == 0 && self.doubled == 0 && self.unconfirmed == 0 && self.details.unexpected == 0
     }
 }
 
@@ -120,17 +134,29 @@ impl Verdict {
 const NAMED_IDS: usize = 20;
 
 impl Ledger {
-    /// A message was handed to a broker.
+    /// A message was handed to a broker, of which nothing is known but its id.
     pub fn sent(&mut self, id: &str, now: Timestamp) {
+        self.sent_as(id, Note::default(), now);
+    }
+
+    /// A message was handed to a broker; says whether for the first time.
+    pub fn sent_as(&mut self, id: &str, note: Note, now: Timestamp) -> bool {
         if self.entries.contains_key(id) {
             self.resent += 1;
-            return;
+            return false;
         }
-        self.entries.insert(id.to_owned(), Entry::default());
+        self.entries.insert(id.to_owned(), Entry { note, ..Entry::default() });
         self.sent += 1;
-        if self.waiting_since.is_none() {
+        self.tally.sent(note, now);
+        if self.waiting_since.is_none() && note.expected.owed() {
             self.waiting_since = Some(now);
         }
+        true
+    }
+
+    /// Customers were kept from sending by their routing control, for so many seconds so far.
+    pub fn paused(&mut self, seconds: f64) {
+        self.tally.paused(seconds);
     }
 
     /// A broker confirmed a message.
@@ -160,13 +186,14 @@ impl Ledger {
             None => {
                 entry.answer = Some(seen);
                 self.answered += 1;
+                self.tally.answered(answer.id, entry.note, answer.status, now);
                 *self.statuses.entry(answer.status.to_owned()).or_default() += 1;
             }
             Some(first) if *first == seen => self.repeats += 1,
             Some(_) => entry.doubled = true,
         }
         self.close_gap(now);
-        self.waiting_since = (self.answered < self.sent).then_some(now);
+        self.waiting_since = (self.outstanding() > 0).then_some(now);
     }
 
     fn close_gap(&mut self, now: Timestamp) {
@@ -201,9 +228,9 @@ impl Ledger {
         self.answered
     }
 
-    /// Messages that are not answered yet.
+    /// Answers that are owed and did not come yet.
     pub fn outstanding(&self) -> u64 {
-        self.sent - self.answered
+        self.tally.outstanding()
     }
 
     /// What it comes to if the books are closed now.
@@ -215,7 +242,7 @@ impl Ledger {
             ids.sort_unstable();
             ids
         };
-        let lost = ids(&|entry| entry.confirmed && entry.answer.is_none());
+        let lost = ids(&|entry| entry.fact().lost());
         let doubled = ids(&|entry| entry.doubled);
         let unavailable_ms = self.longest.map_or(0, Gap::milliseconds);
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run, far below 2^52")]
@@ -236,6 +263,7 @@ impl Ledger {
             unavailable: self.longest,
             lost_ids: lost.into_iter().take(NAMED_IDS).collect(),
             doubled_ids: doubled.into_iter().take(NAMED_IDS).collect(),
+            details: self.tally.details(self.entries.values().map(Entry::fact)),
         }
     }
 
@@ -248,6 +276,9 @@ impl Ledger {
             let answer = entry.answer.as_ref();
             let line = json!({
                 "id": id,
+                "customer": entry.note.customer,
+                "kind": entry.note.kind,
+                "expected": entry.note.expected,
                 "confirmed": entry.confirmed,
                 "status": answer.map(|answer| &answer.status),
                 "messageId": answer.map(|answer| &answer.message_id),
@@ -262,6 +293,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expected::Expected;
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -317,6 +349,59 @@ mod tests {
         ledger.answered(answer("a", "1", "x"), at(2));
         ledger.answered(Answer { status: "NACK", ..answer("a", "2", "z") }, at(3));
         assert_eq!(ledger.verdict(at(4)).doubled, 1);
+    }
+
+    fn note(expected: Expected) -> Note {
+        Note { kind: "some", expected, due: Some(at(1)), timed: true, ..Note::default() }
+    }
+
+    #[test]
+    fn a_wrong_answer_spoils_the_verdict_and_what_is_owed_no_answer_is_not_lost() {
+        let mut ledger = Ledger::default();
+        for (id, expected) in [("a", Expected::Matched), ("b", Expected::Quarantined)] {
+            assert!(ledger.sent_as(id, note(expected), at(3)));
+            assert!(!ledger.sent_as(id, note(expected), at(4)));
+            ledger.confirmed(id);
+        }
+        assert_eq!(ledger.outstanding(), 1);
+        ledger.answered(answer("a", "1", "x"), at(5));
+        let verdict = ledger.verdict(at(6));
+        assert!(verdict.good() && ledger.outstanding() == 0, "{verdict:?}");
+        assert_eq!((verdict.lost, verdict.resent, verdict.details.quarantined), (0, 2, 1));
+        ledger.sent_as("c", note(Expected::Nack), at(6));
+        ledger.confirmed("c");
+        ledger.answered(answer("c", "2", "x"), at(7));
+        let verdict = ledger.verdict(at(8));
+        assert_eq!(
+            (verdict.good(), &*verdict.details.unexpected_answers),
+            (false, &["c MATCHED".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn times_begin_when_the_schedule_wanted_the_message_sent() {
+        let mut ledger = Ledger::default();
+        ledger.sent_as("a", note(Expected::Matched), at(3));
+        ledger.sent_as("b", Note { timed: false, ..note(Expected::Matched) }, at(2));
+        ledger.answered(answer("a", "1", "x"), at(6));
+        ledger.answered(answer("b", "2", "x"), at(60));
+        let Details { latency, lateness, .. } = ledger.verdict(at(61)).details;
+        assert_eq!((latency.count, latency.max), (1, 5_000.0));
+        assert_eq!((lateness.count, lateness.p50, lateness.max), (2, 1_000.0, 2_000.0));
+    }
+
+    #[test]
+    fn each_customer_has_its_own_part_of_the_verdict() {
+        let mut ledger = Ledger::default();
+        for (id, customer) in [("a", 0), ("b", 2), ("c", 2)] {
+            ledger.sent_as(id, Note { customer, ..Note::default() }, at(1));
+            ledger.confirmed(id);
+        }
+        ledger.answered(answer("b", "1", "x"), at(2));
+        ledger.answered(answer("b", "1", "y"), at(2));
+        let customers = ledger.verdict(at(3)).details.customers;
+        let parts: Vec<_> = customers.iter().map(|part| (part.sent, part.lost, part.doubled)).collect();
+        assert_eq!(parts, [(1, 1, 0), (0, 0, 0), (2, 1, 1)]);
     }
 
     #[test]

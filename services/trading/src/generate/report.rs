@@ -5,19 +5,20 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::{Output, SharedLedger, Verdict, with};
+use super::{CustomerCounts, Desk, Output, Percentiles, Verdict, with};
 use crate::message::json;
 
 /// Prints the state of the ledger, each second on a terminal and each five seconds elsewhere, until aborted.
-pub(super) async fn progress(ledger: SharedLedger) {
+pub(super) async fn progress(desk: Desk) {
     let terminal = std::io::stderr().is_terminal();
     let interval = Duration::from_secs(if terminal { 1 } else { 5 });
     let began = Instant::now();
     loop {
         tokio::time::sleep(interval).await;
-        let (now, problem) = with(&ledger, |ledger| (ledger.counts(), ledger.take_problem()));
+        let (now, problem) = with(&desk.ledger, |ledger| (ledger.counts(), ledger.take_problem()));
         let problem = problem.map(|problem| format!("  [{problem}]")).unwrap_or_default();
-        let line = format!("{:>4} s  {now}{problem}", began.elapsed().as_secs());
+        let paused = if *desk.control.borrow() { "" } else { "  [paused by the routing control]" };
+        let line = format!("{:>4} s  {now}{paused}{problem}", began.elapsed().as_secs());
         let mut error = std::io::stderr().lock();
         // A closed terminal is no reason to stop the run.
         let _ = if terminal { write!(error, "\r\x1b[K{line}") } else { writeln!(error, "{line}") };
@@ -43,6 +44,7 @@ impl fmt::Display for Verdict {
 }
 
 fn text(verdict: &Verdict) -> String {
+    let Verdict { details, .. } = verdict;
     let statuses: Vec<_> =
         verdict.statuses.iter().map(|(status, count)| format!("{status} {count}")).collect();
     let epochs: Vec<_> = verdict.epochs.iter().map(ToString::to_string).collect();
@@ -54,13 +56,75 @@ fn text(verdict: &Verdict) -> String {
         format!("answered     {:>9}   {}", verdict.answered, statuses.join(", ")),
         format!("lost         {:>9}   {}", verdict.lost, verdict.lost_ids.join(" ")),
         format!("doubled      {:>9}   {}", verdict.doubled, verdict.doubled_ids.join(" ")),
+        format!("wrong        {:>9}   {}", details.unexpected, details.unexpected_answers.join(", ")),
         format!("repeats      {:>9}   the same answer again, harmless", verdict.repeats),
         format!("unavailable  {:>9.3} s longest wait for an answer{gap}", verdict.unavailable_seconds),
         format!("epochs       {:>9}", epochs.join(", ")),
+        format!("answers took {} after the message was due", percentiles(details.latency)),
+        format!("sent late by {} against the schedule", percentiles(details.lateness)),
     ];
+    if details.quarantined > 0 {
+        lines.push(format!(
+            "quarantined  {:>9}   must be set apart: nobody to answer to",
+            details.quarantined
+        ));
+    }
+    if details.paused_seconds > 0.0 {
+        lines.push(format!("paused       {:>9.3} s by the routing control", details.paused_seconds));
+    }
     if verdict.unknown > 0 {
         lines.push(format!("unknown      {:>9}   answers to messages of somebody else", verdict.unknown));
     }
+    if details.customers.len() > 1 {
+        lines.extend(details.customers.iter().enumerate().map(|(number, part)| customer(number, part)));
+    }
     lines.push(if verdict.good() { "nothing lost, nothing doubled".into() } else { "NOT GOOD".to_owned() });
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+fn percentiles(times: Percentiles) -> String {
+    let Percentiles { count, p50, p99, p999, max } = times;
+    if count == 0 {
+        return "nothing timed,".to_owned();
+    }
+    format!("{p50:.1} ms (half), {p99:.1} (99 %), {p999:.1} (99.9 %), {max:.1} (all {count})")
+}
+
+fn customer(number: usize, part: &CustomerCounts) -> String {
+    let CustomerCounts { sent, confirmed, answered, lost, doubled } = part;
+    format!(
+        "customer {number:<4}{sent:>9} sent, {confirmed} confirmed, {answered} answered, {lost} lost, {doubled} doubled"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Details, Expected, Ledger, Note};
+    use super::*;
+
+    #[test]
+    fn the_text_names_what_was_wrong_and_leaves_out_what_did_not_happen() {
+        let now = jiff::Timestamp::from_second(1).unwrap();
+        let mut ledger = Ledger::default();
+        for (id, customer) in [("a", 0), ("b", 1)] {
+            ledger.sent_as(id, Note { customer, expected: Expected::Quarantined, ..Note::default() }, now);
+            ledger.confirmed(id);
+        }
+        let verdict = ledger.verdict(now);
+        let quiet = text(&verdict);
+        assert!(quiet.ends_with("nothing lost, nothing doubled"), "{quiet}");
+        for part in ["quarantined          2", "customer 1           1 sent", "nothing timed"] {
+            assert!(quiet.contains(part), "{part}: {quiet}");
+        }
+        assert!(!quiet.contains("paused") && !quiet.contains("unknown "), "{quiet}");
+        let details = Details {
+            unexpected: 1,
+            unexpected_answers: vec!["x NACK".to_owned()],
+            paused_seconds: 2.5,
+            ..verdict.details
+        };
+        let wrong = text(&Verdict { details, ..verdict });
+        assert!(wrong.contains("x NACK") && wrong.contains("2.500 s by the routing control"), "{wrong}");
+        assert!(wrong.ends_with("NOT GOOD"), "{wrong}");
+    }
 }

@@ -1,23 +1,20 @@
-//! What the customer sends: pairs of trade reports with the odds and pools of the original generator. Pure: the
-//! same seed gives the same content, the same seed and run the same messages.
+//! What the customer sends: pairs of trade reports with the odds and pools of the original generator, or with others.
+//! Pure: the same seed gives the same content, the same seed and run the same messages.
 
 use std::collections::{HashMap, VecDeque};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use matching::{Indicator, Status};
+use matching::Status;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use rust_decimal::Decimal;
 
-use crate::message::{Allocation, FIRST_VERSION, Trade};
+use super::bad::Bad;
+use super::choice::{Named, Weights};
+use super::expected::{Expected, key};
+use super::pools::Pools;
+use crate::message::{FIRST_VERSION, Trade};
 
-const BROKERS: [&str; 3] = ["QABRO010", "FIDE0226", "MSAI0199"];
-const MANAGERS: [&str; 4] = ["QAINS012", "ZAHI723", "BKSH7613", "DEJO8113"];
-const SECURITIES: [&str; 3] = ["AMZN", "AAPL", "MSFT"];
-/// In tenths.
-const PRICES: [i64; 6] = [50, 78, 120, 185, 412, 268];
 const WORDS: &str = "lorem ipsum dolor sit amet consectetur";
 /// Characters of delivery instructions.
 const INSTRUCTIONS: usize = 15;
@@ -37,26 +34,86 @@ pub fn run_of_day(now: Timestamp) -> u32 {
 /// A message of the customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Correlation id.
+    /// Its name in the customer's books: the correlation id, except where that is wrong on purpose or used before.
     pub id: String,
-    /// The text.
-    pub body: String,
+    /// Correlation id.
+    pub correlation_id: Option<String>,
+    /// The bytes.
+    pub body: Vec<u8>,
+    /// What it is, in a word.
+    pub kind: &'static str,
+    /// What must come of it.
+    pub expected: Expected,
+    /// Whether its answer waits for no other message after it: the time to the answer is the application's.
+    pub last: bool,
+}
+
+/// How the reports of two parties go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// Both say the same.
+    Matched,
+    /// Security, price and quantity are drawn again: equal once in a while.
+    Mismatched,
+    /// Two lone reports of different trades. Their counterparts follow at the end.
+    Unmatched,
+    /// One party changes its report; the other's, which fits the change, follows at the end.
+    Amended,
+    /// One party withdraws its report; the other never reports.
+    Cancelled,
+}
+
+impl Named for Pairing {
+    const ALL: &'static [Self] =
+        &[Self::Matched, Self::Mismatched, Self::Unmatched, Self::Amended, Self::Cancelled];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Matched => "matched",
+            Self::Mismatched => "mismatched",
+            Self::Unmatched => "unmatched",
+            Self::Amended => "amended",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What is sent how often, and what it is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mix {
+    /// What trades are made of.
+    pub pools: Pools,
+    /// How reports go together.
+    pub odds: Weights<Pairing>,
+    /// Kinds of bad messages, among each other.
+    pub bad: Weights<Bad>,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        let odds = Weights::equal(&[Pairing::Matched, Pairing::Mismatched, Pairing::Unmatched]);
+        Self { pools: Pools::default(), odds, bad: Weights::equal(Bad::USUAL) }
+    }
 }
 
 /// The source of messages.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     random: StdRng,
+    seed: u64,
+    mix: Mix,
     bad_share: f64,
     date: Date,
     /// Where the numbers of trades begin.
     run: u32,
+    /// Which of how many customers this is.
+    customer: (u32, u32),
     /// How many numbers each pair of manager and broker has used.
     used: HashMap<(String, String), u32>,
-    /// The second message of a pair.
+    /// The rest of a pair.
     queued: VecDeque<Message>,
-    /// Lone trades, whose counterparts are sent at the end.
-    open: Vec<Trade>,
+    /// Counterparts that are sent at the end.
+    open: Vec<Message>,
 }
 
 impl Scenario {
@@ -64,7 +121,18 @@ impl Scenario {
     pub fn new(seed: u64, bad_share: f64, date: Date) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let run = random.random_range(0..TRADE_NUMBERS);
-        Self { random, bad_share, date, run, used: HashMap::new(), queued: VecDeque::new(), open: Vec::new() }
+        Self {
+            random,
+            seed,
+            mix: Mix::default(),
+            bad_share,
+            date,
+            run,
+            customer: (0, 1),
+            used: HashMap::new(),
+            queued: VecDeque::new(),
+            open: Vec::new(),
+        }
     }
 
     /// The same content under the ids of a run.
@@ -73,13 +141,33 @@ impl Scenario {
         Self { run, ..self }
     }
 
+    /// Another mix.
+    #[must_use]
+    pub fn with(self, mix: Mix) -> Self {
+        Self { mix, ..self }
+    }
+
+    /// The n-th of several customers, from 0: content of its own, under ids that none of the others uses.
+    #[must_use]
+    pub fn of_customer(self, number: u32, customers: u32) -> Self {
+        // Far from the seeds that people choose.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let random = match number {
+            0 => self.random,
+            _ => StdRng::seed_from_u64(self.seed.wrapping_add(u64::from(number).wrapping_mul(STEP))),
+        };
+        Self { random, customer: (number, customers.max(1)), ..self }
+    }
+
     /// The next message.
     pub fn next_message(&mut self) -> Message {
         if let Some(message) = self.queued.pop_front() {
             return message;
         }
-        if self.random.random_bool(self.bad_share) {
-            return self.bad();
+        if self.random.random_bool(self.bad_share)
+            && let Some(kind) = self.mix.bad.draw(&mut self.random)
+        {
+            return self.bad(kind);
         }
         self.pair()
     }
@@ -87,66 +175,87 @@ impl Scenario {
     /// The counterparts of all sides that are still open; afterwards every trade has two sides.
     pub fn close(&mut self) -> Vec<Message> {
         let mut last: Vec<Message> = self.queued.drain(..).collect();
-        last.extend(self.open.drain(..).map(|trade| message(&other_side(&trade))));
+        last.append(&mut self.open);
         last
     }
 
-    /// Matched, mismatched and unmatched pairs with equal odds; the copy goes first.
+    /// The first message of a pair; the copy goes first.
     fn pair(&mut self) -> Message {
         let original = self.trade();
-        let mut copy = other_side(&original);
-        match self.random.random_range(0..3) {
-            0 => {}
-            1 => {
-                copy.security = self.pick(&SECURITIES).to_owned();
-                copy.price = Decimal::new(self.pick(&PRICES), 1);
-                copy.quantity = self.random.random_range(1..3);
+        // Weights that are all 0 are refused where they are read.
+        let pairing = self.mix.odds.draw(&mut self.random).unwrap_or(Pairing::Matched);
+        match pairing {
+            Pairing::Matched => self.two(&other_side(&original), &original, Expected::Matched),
+            Pairing::Mismatched => {
+                let copy = self.drawn_again(other_side(&original));
+                let terms = |trade: &Trade| (trade.security.clone(), trade.price, trade.quantity);
+                let equal = terms(&copy) == terms(&original);
+                self.two(&copy, &original, if equal { Expected::Matched } else { Expected::Mismatched })
             }
-            _ => {
+            Pairing::Unmatched => {
+                let mut copy = other_side(&original);
                 copy.trade = self.number(&copy.im, &copy.broker);
-                self.open.push(original.clone());
-                self.open.push(copy.clone());
+                for trade in [&original, &copy] {
+                    self.open.push(message(&other_side(trade), "counterpart", Expected::Matched, true));
+                }
+                let first = message(&copy, "unmatched", Expected::Matched, false);
+                self.queued.push_back(message(&original, "unmatched", Expected::Matched, false));
+                first
+            }
+            Pairing::Amended => {
+                // Another quantity for certain, within the limits of the format.
+                let step = if original.quantity == i32::MAX { -1 } else { 1 };
+                let quantity = original.quantity + step;
+                let amended = Trade { quantity, version: FIRST_VERSION + 1, ..original.clone() };
+                let counterpart = Trade { version: FIRST_VERSION, ..other_side(&amended) };
+                self.open.push(message(&counterpart, "counterpart", Expected::Amendable, true));
+                self.queued.push_back(message(&amended, "amended", Expected::Amended, false));
+                message(&original, "amended", Expected::Replaced, false)
+            }
+            Pairing::Cancelled => {
+                let withdrawal = Trade { cancels: true, version: FIRST_VERSION + 1, ..original.clone() };
+                self.queued.push_back(message(&withdrawal, "cancelled", Expected::Cancelled, true));
+                message(&original, "cancelled", Expected::Replaced, false)
             }
         }
-        self.queued.push_back(message(&original));
-        message(&copy)
     }
 
-    fn trade(&mut self) -> Trade {
-        let (im, broker) = (self.pick(&MANAGERS).to_owned(), self.pick(&BROKERS).to_owned());
-        let sender = if self.random.random() { im.clone() } else { broker.clone() };
-        let instructions = self.random.random_range(0..=WORDS.len() - INSTRUCTIONS);
+    fn two(&mut self, first: &Trade, second: &Trade, expected: Expected) -> Message {
+        let kind = if expected == Expected::Matched { "matched" } else { "mismatched" };
+        self.queued.push_back(message(second, kind, expected, true));
+        message(first, kind, expected, false)
+    }
+
+    fn drawn_again(&mut self, trade: Trade) -> Trade {
+        let Self { mix: Mix { pools, .. }, random, .. } = self;
+        let security = pools.security(random);
+        let price = pools.price(random);
+        let quantity = pools.quantity(random);
+        Trade { security, price, quantity, ..trade }
+    }
+
+    pub(super) fn trade(&mut self) -> Trade {
+        let (im, broker) = self.mix.pools.parties(&mut self.random);
         let trade = self.number(&im, &broker);
+        let Self { mix: Mix { pools, .. }, random, date, .. } = self;
+        let sender = if random.random() { im.clone() } else { broker.clone() };
+        let instructions = random.random_range(0..=WORDS.len() - INSTRUCTIONS);
         Trade {
             sender,
             im,
             broker,
             trade,
-            security: self.pick(&SECURITIES).to_owned(),
-            indicator: if self.random.random() { Indicator::Buy } else { Indicator::Sell },
-            price: Decimal::new(self.pick(&PRICES), 1),
-            quantity: self.random.random_range(1..3),
-            trade_date: self.date,
-            settlement_date: self.date,
+            security: pools.security(random),
+            indicator: pools.indicator(random),
+            price: pools.price(random),
+            quantity: pools.quantity(random),
+            trade_date: *date,
+            settlement_date: pools.settlement_date(*date),
             delivery_instructions: Some(WORDS[instructions..instructions + INSTRUCTIONS].to_owned()),
-            allocations: self.allocations(),
+            allocations: pools.allocations(random),
             version: FIRST_VERSION,
             cancels: false,
         }
-    }
-
-    /// One to ten accounts; equal shares in percent, the last one takes the rest.
-    fn allocations(&mut self) -> Vec<Allocation> {
-        let count: i32 = self.random.random_range(1..=10);
-        let share = 100 / count;
-        (1..=count)
-            .map(|number| Allocation {
-                allocation_id: i64::from(number),
-                quantity: if number == count { 100 - share * (count - 1) } else { share },
-                account: format!("{:010}", self.random.random_range(0..10_000_000_000_u64)),
-                status: "Unmatched".to_owned(),
-            })
-            .collect()
     }
 
     /// The next number of a pair of parties; it makes an id together with their names.
@@ -154,28 +263,30 @@ impl Scenario {
         // A step without common divisors with the range reaches every number before one returns.
         const STEP: u64 = 7_368_787;
         let used = self.used.entry((im.to_owned(), broker.to_owned())).or_default();
-        let number = (u64::from(self.run) + u64::from(*used)) * STEP % u64::from(TRADE_NUMBERS);
+        let (customer, customers) = self.customer;
+        // Customers take turns.
+        let index = u64::from(self.run) + u64::from(*used) * u64::from(customers) + u64::from(customer);
+        let number = index * STEP % u64::from(TRADE_NUMBERS);
         *used += 1;
         format!("{number:07}")
     }
 
-    /// A trade that is wrong in one of several ways, under an id of its own.
-    fn bad(&mut self) -> Message {
+    /// A message that is unusual in one way, under an id of its own. Where the format allows it, the other party's
+    /// report follows at the end.
+    fn bad(&mut self, kind: Bad) -> Message {
         let trade = self.trade();
-        let good = message(&trade);
-        let body = match self.random.random_range(0..5) {
-            0 => good.body[..good.body.len() / 2].to_owned(),
-            1 => good.body.replacen("\"security\":", "\"secrity\":", 1),
-            2 => good.body.replacen("\"quantity\":", "\"quantity\":\"two\",\"was\":", 1),
-            3 => good.body.replacen("\"tradeID\":\"", "\"tradeID\":\"0000000", 1),
-            _ => "not a trade".to_owned(),
-        };
-        Message { id: good.id, body }
-    }
-
-    fn pick<T: Copy>(&mut self, pool: &[T]) -> T {
-        // The pools are constants and not empty.
-        pool.choose(&mut self.random).copied().unwrap_or(pool[0])
+        let expected = kind.expected();
+        if expected == Expected::Matched {
+            self.open.push(message(&other_side(&trade), "counterpart", expected, true));
+        }
+        Message {
+            id: trade.id(),
+            correlation_id: kind.correlation_id(&trade),
+            body: kind.body(&trade),
+            kind: kind.name(),
+            expected,
+            last: expected == Expected::Nack,
+        }
     }
 }
 
@@ -184,83 +295,18 @@ fn other_side(trade: &Trade) -> Trade {
     Trade { sender, ..trade.clone() }
 }
 
-fn message(trade: &Trade) -> Message {
-    // Customers write the status in their own way; it is not read.
-    Message { id: trade.id(), body: trade.text(Status::Unmatched) }
+fn message(trade: &Trade, kind: &'static str, expected: Expected, last: bool) -> Message {
+    // The status means nothing, except where a report is withdrawn.
+    let status = if trade.cancels { Status::Cancelled } else { Status::Unmatched };
+    Message {
+        id: key(&trade.id(), trade.version),
+        correlation_id: Some(trade.id()),
+        body: trade.text(status).into_bytes(),
+        kind,
+        expected,
+        last,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    fn all(seed: u64, bad_share: f64) -> Vec<Message> {
-        let mut scenario = Scenario::new(seed, bad_share, jiff::civil::date(2026, 2, 9));
-        let mut messages: Vec<_> = (0..3001).map(|_| scenario.next_message()).collect();
-        messages.extend(scenario.close());
-        messages
-    }
-
-    #[test]
-    fn the_same_seed_sends_the_same_messages() {
-        assert_eq!(all(7, 0.1), all(7, 0.1));
-        assert_ne!(all(7, 0.1), all(8, 0.1));
-    }
-
-    /// Each message without the number of its trade.
-    fn content(messages: &[Message]) -> Vec<String> {
-        let number = |message: &Message| message.id.rsplit('-').next().unwrap_or_default().to_owned();
-        messages.iter().map(|message| message.body.replace(&number(message), "")).collect()
-    }
-
-    #[test]
-    fn the_same_seed_in_another_run_sends_the_same_content_under_other_ids() {
-        let messages = |run| {
-            let mut scenario = Scenario::new(7, 0.1, jiff::civil::date(2026, 2, 9)).in_run(run);
-            (0..3001).map(|_| scenario.next_message()).collect::<Vec<_>>()
-        };
-        let (one, other) = (messages(0), messages(1000));
-        assert_eq!(content(&one), content(&other));
-        assert_eq!(one, messages(0));
-        let ids: HashSet<_> = one.iter().map(|message| &message.id).collect();
-        assert!(other.iter().all(|message| !ids.contains(&message.id)));
-    }
-
-    #[test]
-    fn runs_of_a_day_that_follow_each_other_share_no_id() {
-        let begin = |second: i64| run_of_day(Timestamp::from_second(1_770_000_000 + second).unwrap());
-        let mut ids = HashSet::new();
-        // Ten seconds at 1000 messages a second, three times.
-        for run in 0..3 {
-            let mut scenario = Scenario::new(7, 0.1, jiff::civil::date(2026, 2, 9)).in_run(begin(run * 10));
-            let mut messages: Vec<_> = (0..10_000).map(|_| scenario.next_message()).collect();
-            messages.extend(scenario.close());
-            let fresh: HashSet<String> = messages.into_iter().map(|message| message.id).collect();
-            assert!(ids.is_disjoint(&fresh), "run {run}");
-            ids.extend(fresh);
-        }
-        let last = Timestamp::from_second(86_399).unwrap();
-        assert!(run_of_day(last) < TRADE_NUMBERS);
-    }
-
-    #[test]
-    fn after_closing_every_trade_has_exactly_two_sides() {
-        let mut sides: HashMap<String, usize> = HashMap::new();
-        for message in all(11, 0.0) {
-            let trade = crate::parse::trade(&message.body, &message.id).unwrap();
-            *sides.entry(format!("{}-{}-{}", trade.im, trade.broker, trade.trade)).or_default() += 1;
-        }
-        assert!(sides.values().all(|count| *count == 2), "{sides:?}");
-    }
-
-    #[test]
-    fn every_bad_message_is_refused_and_every_id_is_sent_once() {
-        let messages = all(13, 1.0);
-        let ids: HashSet<_> = messages.iter().map(|message| &message.id).collect();
-        assert_eq!(ids.len(), messages.len());
-        for message in &messages {
-            assert!(crate::parse::trade(&message.body, &message.id).is_err(), "{}", message.body);
-        }
-    }
-}
+mod tests;

@@ -30,7 +30,7 @@ impl Target {
     /// The target of one of the customer's users, with the option that names its password file.
     ///
     /// # Errors
-    /// A file cannot be read, or the URL makes no sense.
+    /// A file cannot be read, or the URL is absent or makes no sense.
     pub async fn from_args(
         args: &GenerateArgs,
         user: &str,
@@ -39,7 +39,8 @@ impl Target {
     ) -> Result<Self, ConfigError> {
         let password = read_file(option, password_file).await?;
         let ca_file = args.broker_ca_file.as_deref();
-        let broker = BrokerConfig::new(&args.broker_url, user, &password, ca_file, connection_name)?;
+        let url = args.broker_url.as_deref().unwrap_or_default();
+        let broker = BrokerConfig::new(url, user, &password, ca_file, connection_name)?;
         Ok(Self { broker, dns: args.dns })
     }
 

@@ -17,7 +17,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, SharedLedger, Target, with};
+use super::records::Scheduled;
+use super::tally::Note;
+use super::{Desk, Target, with};
 use crate::names;
 
 /// Messages that may be unconfirmed at one time.
@@ -26,13 +28,14 @@ const WINDOW: usize = 500;
 /// Sends until the queue is closed and everything is confirmed, or until `stop`.
 pub(super) async fn run(
     target: Target,
-    mut messages: mpsc::Receiver<Message>,
-    ledger: SharedLedger,
+    customer: usize,
+    mut messages: mpsc::Receiver<Scheduled>,
+    desk: Desk,
     stop: CancellationToken,
 ) {
     let mut address = target.follow(stop.clone());
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
-    let mut unsent: VecDeque<Message> = VecDeque::new();
+    let mut unsent: VecDeque<Scheduled> = VecDeque::new();
     loop {
         if messages.is_closed() && messages.is_empty() && unsent.is_empty() {
             return;
@@ -41,7 +44,8 @@ pub(super) async fn run(
         let ended = match present {
             None => Err("the broker's name is not resolved yet".to_owned()),
             Some(ip) => {
-                let mut sender = Sender { messages: &mut messages, unsent: &mut unsent, ledger: &ledger };
+                let (messages, unsent) = (&mut messages, &mut unsent);
+                let mut sender = Sender { customer, messages, unsent, desk: &desk };
                 sender.session(&target, ip, &mut address, &stop, &mut backoff).await
             }
         };
@@ -49,7 +53,7 @@ pub(super) async fn run(
             return;
         }
         if let Err(problem) = ended {
-            with(&ledger, |ledger| ledger.problem(format!("sending: {problem}")));
+            with(&desk.ledger, |ledger| ledger.problem(format!("sending: {problem}")));
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(backoff.next_wait()) => {}
@@ -59,10 +63,11 @@ pub(super) async fn run(
 }
 
 struct Sender<'a> {
-    messages: &'a mut mpsc::Receiver<Message>,
+    customer: usize,
+    messages: &'a mut mpsc::Receiver<Scheduled>,
     /// Taken from the queue, not confirmed by anybody.
-    unsent: &'a mut VecDeque<Message>,
-    ledger: &'a SharedLedger,
+    unsent: &'a mut VecDeque<Scheduled>,
+    desk: &'a Desk,
 }
 
 impl Sender<'_> {
@@ -79,7 +84,7 @@ impl Sender<'_> {
         let connection = config.connect().await.map_err(|error| chain(&error))?;
         let channel = connection.create_channel().await.map_err(|error| chain(&error))?;
         let publisher = Publisher::on(channel, &config).await.map_err(|error| chain(&error))?;
-        let mut pending: BTreeMap<u64, Message> = BTreeMap::new();
+        let mut pending: BTreeMap<u64, Scheduled> = BTreeMap::new();
         let outcome = self.pump(&publisher, &mut pending, address, stop, backoff).await;
         // What is unconfirmed goes first next time, in its order.
         for message in pending.into_values().rev() {
@@ -92,7 +97,7 @@ impl Sender<'_> {
     async fn pump(
         &mut self,
         publisher: &Publisher,
-        pending: &mut BTreeMap<u64, Message>,
+        pending: &mut BTreeMap<u64, Scheduled>,
         address: &mut watch::Receiver<Option<IpAddr>>,
         stop: &CancellationToken,
         backoff: &mut Backoff,
@@ -121,7 +126,7 @@ impl Sender<'_> {
                 exhausted = true;
                 continue;
             };
-            with(self.ledger, |ledger| ledger.sent(&message.id, clock::now()));
+            self.note(&message);
             let outgoing = outgoing(&message);
             pending.insert(number, message);
             let confirm = publisher.send(&outgoing).await.map_err(|error| chain(&error))?;
@@ -131,16 +136,32 @@ impl Sender<'_> {
         }
     }
 
+    /// Into the books, and into the files if it is the first time.
+    fn note(&self, scheduled: &Scheduled) {
+        let now = clock::now();
+        let Scheduled { message, at, .. } = scheduled;
+        let note = Note {
+            customer: self.customer,
+            kind: message.kind,
+            expected: message.expected,
+            due: *at,
+            timed: message.last,
+        };
+        if with(&self.desk.ledger, |ledger| ledger.sent_as(&message.id, note, now)) {
+            self.desk.record(|records| records.sent(self.customer, scheduled, Some(now)));
+        }
+    }
+
     fn settle(
         &self,
-        pending: &mut BTreeMap<u64, Message>,
+        pending: &mut BTreeMap<u64, Scheduled>,
         number: u64,
         confirmation: Result<Confirmation, lapin::Error>,
     ) -> Result<(), String> {
         match confirmation.map_err(|error| chain(&error))? {
             Confirmation::Ack(None) => {
-                if let Some(message) = pending.remove(&number) {
-                    with(self.ledger, |ledger| ledger.confirmed(&message.id));
+                if let Some(Scheduled { message, .. }) = pending.remove(&number) {
+                    with(&self.desk.ledger, |ledger| ledger.confirmed(&message.id));
                 }
                 Ok(())
             }
@@ -152,12 +173,12 @@ impl Sender<'_> {
     }
 }
 
-fn outgoing(message: &Message) -> Outgoing {
+fn outgoing(Scheduled { message, .. }: &Scheduled) -> Outgoing {
     Outgoing {
         exchange: names::IN.to_owned(),
-        body: message.body.clone().into_bytes(),
+        body: message.body.clone(),
         message_id: message.id.clone(),
-        correlation_id: Some(message.id.clone()),
+        correlation_id: message.correlation_id.clone(),
         headers: FieldTable::default(),
         user_id: None,
     }
