@@ -1,8 +1,11 @@
 //! All services of the data plane in one program, one subcommand each.
 
+mod routing_control;
+
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use routing_control::ControlArgs;
 use services_common::{shutdown, telemetry};
 use trading::generate::{self, GenerateArgs};
 use trading::migrate::{self, MigrateArgs};
@@ -43,8 +46,13 @@ enum Command {
     },
     /// The customer: sends both sides of trades and judges whether any was lost or doubled.
     ///
-    /// Exit code 0: nothing lost, nothing doubled. 1: something was. 2: it could not run.
-    Generate(Box<GenerateArgs>),
+    /// It keeps books of its own and knows nothing of regions. An open schedule says when each message is due; the
+    /// verdict tells what was lost, doubled, answered wrongly or late.
+    ///
+    /// Exit code 0: nothing lost, doubled or answered wrongly, or a dry run. 1: something was. 2: it could not run, or not
+    /// write a file.
+    #[command(after_long_help = GENERATE_EXAMPLES, after_help = "--help has examples and more about the options.")]
+    Generate(Box<Generate>),
     /// Compares what each stage of trade matching stored with what the next one stored; sends again what is missing.
     ///
     /// Changes nothing without --replay. It reads with core's database role, and replays with core's broker user too.
@@ -56,6 +64,29 @@ enum Command {
     /// Version of this program
     Version,
 }
+
+/// The customer, and who starts and stops it.
+#[derive(Args)]
+struct Generate {
+    #[command(flatten)]
+    customers: GenerateArgs,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+const GENERATE_EXAMPLES: &str = "\
+Examples, where BROKER is --broker-url, --broker-ca-file and the two password files:
+  100 messages a second for a minute, in the mix of the original generator:
+    services generate BROKER
+  Ten customers, one message in twenty bad in every known way, verdict for a program:
+    services generate BROKER --customers 10 --rate 1000 --bad-share 0.05 --bad-kinds all -o json
+  Small trades that all match, and one in ten that is amended first:
+    services generate BROKER --odds matched=9,amended --allocations 1 --quantity 100..500 --block-size 1000
+  As the original sends, ten pairs each five seconds, started and stopped by a routing control:
+    services generate BROKER --rate 4 --burst 20 --duration 86400 --routing-control trade-matching-generator \\
+      --arc-endpoint us-east-1=https://… --arc-endpoint us-west-2=https://… (five)
+  A thousand messages into files, the same ones each time, with no broker at all:
+    services generate --dry-run --count 1000 --seed 7 --run-id 0 --output-dir trades --file trades.jsonl";
 
 #[derive(Subcommand)]
 enum Trading {
@@ -94,7 +125,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match cli.command {
         Command::Version => println!("services {}", env!("CARGO_PKG_VERSION")),
         Command::Generate(args) => {
-            let outcome = generate::from_args(*args, None, shutdown::on_signal()?).await?;
+            let Generate { customers, control } = *args;
+            let shutdown = shutdown::on_signal()?;
+            let control = control.watch(shutdown.clone()).await?;
+            let outcome = generate::from_args(customers, control, shutdown).await?;
             return Ok(if outcome.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Reconcile(args) => return Ok(reconcile::from_args(*args).await),
