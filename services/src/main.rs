@@ -88,12 +88,12 @@ Examples, where BROKER is --broker-url, --broker-ca-file and the two password fi
   Ten customers, one message in twenty bad in every known way, verdict for a program:
     services generate BROKER --customers 10 --rate 1000 --bad-share 0.05 --bad-kinds all -o json
   Small trades that all match, and one in ten that is amended first:
-    services generate BROKER --odds matched=9,amended --allocations 1 --quantity 100..500 --block-size 1000
+    services generate BROKER --odds matched=9,amended --allocations 1 --quantity 100..500
   As the original sends, ten pairs each five seconds, started and stopped by a routing control:
-    services generate BROKER --rate 4 --burst 20 --duration 86400 --routing-control trade-matching-generator \\
-      --arc-endpoint us-east-1=https://… --arc-endpoint us-west-2=https://… (five)
+    services generate BROKER --rate 4 --burst 20 --duration 86400 \\
+      --routing-control trade-matching-generator --arc-endpoint us-east-1=https://… (five of these)
   A thousand messages into files, the same ones each time, with no broker at all:
-    services generate --dry-run --count 1000 --seed 7 --run-id 0 --output-dir trades --file trades.jsonl";
+    services generate --dry-run --count 1000 --seed 7 --run-id 0 --output-dir trades";
 
 #[derive(Subcommand)]
 enum Trading {

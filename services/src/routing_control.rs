@@ -39,14 +39,27 @@ pub(crate) struct ControlArgs {
         help_heading = "Start and stop",
         value_name = "REGION=URL",
         value_parser = endpoint,
-        requires = "routing_control"
+        requires = "routing_control",
+        conflicts_with = "dry_run"
     )]
     arc_endpoint: Vec<ArcEndpoint>,
     /// File with the CA certificate (PEM) of those endpoints; without it the public ones are trusted
-    #[arg(long, help_heading = "Start and stop", value_name = "FILE", requires = "routing_control")]
+    #[arg(
+        long,
+        help_heading = "Start and stop",
+        value_name = "FILE",
+        requires = "routing_control",
+        conflicts_with = "dry_run"
+    )]
     aws_ca_file: Option<PathBuf>,
     /// Folder with the files access-key-id and secret-access-key; without it the AWS SDK looks in its usual places
-    #[arg(long, help_heading = "Start and stop", value_name = "DIR", requires = "routing_control")]
+    #[arg(
+        long,
+        help_heading = "Start and stop",
+        value_name = "DIR",
+        requires = "routing_control",
+        conflicts_with = "dry_run"
+    )]
     aws_credentials_dir: Option<PathBuf>,
 }
 
