@@ -31,7 +31,7 @@ pub async fn install(facts: &Facts, applications: &[Application], min_ready_seco
     let each = applications.iter().flat_map(|one| Region::ALL.map(|region| (*one, region)));
     try_join_all(each.map(|(one, region)| {
         let peer = applications.contains(&one.peer().0);
-        application(facts, one, region, Pods { peer, min_ready_seconds })
+        application(facts, one, region, Setup { peer, min_ready_seconds })
     }))
     .await?;
     try_join_all(Region::ALL.map(|region| operator(facts, applications, region))).await?;
@@ -55,7 +55,7 @@ pub async fn operator(facts: &Facts, applications: &[Application], region: Regio
 
 /// How an application is installed.
 #[derive(Clone, Copy, Debug)]
-pub struct Pods {
+pub struct Setup {
     /// Whether the application that it sends settlements to is there too.
     pub peer: bool,
     /// A pod counts once it was ready for so long.
@@ -70,7 +70,7 @@ pub async fn application(
     facts: &Facts,
     application: Application,
     region: Region,
-    Pods { peer, min_ready_seconds }: Pods,
+    Setup { peer, min_ready_seconds }: Setup,
 ) -> Result<()> {
     let place = &facts.regions[&region];
     let database = place.databases[&application];
