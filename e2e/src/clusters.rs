@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use crds::{TradingRegion, TradingRegionStatus};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
-use lab::{Facts, Region};
+use kube::{Api, Client, Config, ResourceExt as _};
+use lab::{Application, Facts, Region};
 
 use crate::timeouts::CALL;
 
@@ -16,19 +16,20 @@ use crate::timeouts::CALL;
 pub const NAMESPACE: &str = "trading";
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "trading-region-operator";
-/// The object's name.
-pub const APPLICATION: &str = lab::APPLICATION;
+/// The application that most tests move, and its object's name.
+pub const APPLICATION: &str = Application::TradeMatching.name();
 
-/// Clients of both clusters.
+/// Clients of both clusters, and the application whose object they look at.
 #[derive(Clone)]
 pub struct Clusters {
     /// The lab.
     pub facts: Facts,
+    application: Application,
     clients: BTreeMap<Region, Client>,
 }
 
 impl Clusters {
-    /// Connects to both clusters of a lab that is up.
+    /// Connects to both clusters of a lab that is up, looking at trade matching's object.
     ///
     /// # Errors
     /// When a kubeconfig cannot be read.
@@ -37,7 +38,13 @@ impl Clusters {
         for (region, place) in &facts.regions {
             clients.insert(*region, client(&place.kubeconfig).await?);
         }
-        Ok(Self { facts: facts.clone(), clients })
+        Ok(Self { facts: facts.clone(), application: Application::TradeMatching, clients })
+    }
+
+    /// The same clusters, looking at another application's object.
+    #[must_use]
+    pub fn of(&self, application: Application) -> Self {
+        Self { application, ..self.clone() }
     }
 
     /// The client of one cluster.
@@ -56,9 +63,9 @@ impl Clusters {
     /// When the cluster does not answer or has no such object.
     pub async fn object(&self, region: Region) -> Result<TradingRegion> {
         self.objects(region)
-            .get(APPLICATION)
+            .get(self.application.name())
             .await
-            .with_context(|| format!("reading {APPLICATION} in {region}"))
+            .with_context(|| format!("reading {} in {region}", self.application))
     }
 
     /// The status of one copy.
@@ -85,11 +92,11 @@ impl Clusters {
     /// # Errors
     /// When the cluster refuses it.
     pub async fn apply_in(&self, region: Region, object: &TradingRegion) -> Result<()> {
-        let params = PatchParams::apply("kubectl").force();
+        let (params, name) = (PatchParams::apply("kubectl").force(), object.name_any());
         self.objects(region)
-            .patch(APPLICATION, &params, &Patch::Apply(object))
+            .patch(&name, &params, &Patch::Apply(object))
             .await
-            .with_context(|| format!("applying {APPLICATION} in {region}"))?;
+            .with_context(|| format!("applying {name} in {region}"))?;
         Ok(())
     }
 
@@ -98,7 +105,7 @@ impl Clusters {
     /// # Errors
     /// When the cluster refuses it.
     pub async fn delete(&self, region: Region) -> Result<()> {
-        self.objects(region).delete(APPLICATION, &DeleteParams::default()).await?;
+        self.objects(region).delete(self.application.name(), &DeleteParams::default()).await?;
         Ok(())
     }
 }

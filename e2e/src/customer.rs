@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lab::Facts;
+use lab::{Application, Facts};
 use services_common::amqp::BrokerConfig;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -105,7 +105,7 @@ impl Customer {
 }
 
 fn target(facts: &Facts, user: &str) -> Result<Target> {
-    let url = format!("amqps://{}:5671", facts.aws.names.broker_name);
+    let url = format!("amqps://{}:5671", facts.aws.applications[&Application::TradeMatching].broker_name);
     let password = facts.credentials.broker(user)?;
     let name = format!("customer {user}");
     let broker = BrokerConfig::new(&url, user, password, Some(&facts.ca_file), &name)?;

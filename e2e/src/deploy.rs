@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
-use lab::{Facts, Region};
+use lab::{Application, Facts, Region};
 use serde_json::{Value, json};
 
-use crate::clusters::{APPLICATION, NAMESPACE, OPERATOR_NAMESPACE};
+use crate::clusters::{NAMESPACE, OPERATOR_NAMESPACE};
 use crate::helm::Release;
 use crate::kubectl;
 
@@ -20,75 +20,117 @@ pub fn repository() -> PathBuf {
 /// while they start. Tests do not wait.
 pub const SETTLE_SECONDS: u32 = 3;
 
-/// Installs or upgrades the operator and the application in both clusters, side by side. A pod of the application counts
+/// Installs or upgrades the operator and these applications in both clusters, side by side. A pod of an application counts
 /// once it was ready for `min_ready_seconds`.
 ///
 /// # Errors
 /// When Helm fails; its own words are in the error.
-pub async fn install(facts: &Facts, min_ready_seconds: u32) -> Result<()> {
+pub async fn install(facts: &Facts, applications: &[Application], min_ready_seconds: u32) -> Result<()> {
     // The migrations run where the database is the primary; the other region's job waits until they have arrived.
     // They come first: a keeper is ready when it can read the lease.
-    try_join_all(Region::ALL.map(|region| application(facts, region, min_ready_seconds))).await?;
-    try_join_all(Region::ALL.map(|region| operator(facts, region))).await?;
+    let each = applications.iter().flat_map(|one| Region::ALL.map(|region| (*one, region)));
+    try_join_all(each.map(|(one, region)| {
+        let peer = applications.contains(&one.peer().0);
+        application(facts, one, region, Setup { peer, min_ready_seconds })
+    }))
+    .await?;
+    try_join_all(Region::ALL.map(|region| operator(facts, applications, region))).await?;
     Ok(())
 }
 
-/// Installs or upgrades the operator and its keeper in one cluster.
+/// Installs or upgrades the operator and its keeper in one cluster, for these applications.
 ///
 /// # Errors
 /// As [`install`].
-pub async fn operator(facts: &Facts, region: Region) -> Result<()> {
+pub async fn operator(facts: &Facts, applications: &[Application], region: Region) -> Result<()> {
     let pods = annotations(facts, region, "localhost/trading-region-operator:dev").await?;
-    let values = operator_values(facts, region, &pods);
-    let chart = "trading-region-operator";
-    Install { region, namespace: OPERATOR_NAMESPACE, chart, shared: "operator.yaml" }
+    let values = operator_values(facts, applications, region, &pods);
+    let name = "trading-region-operator";
+    Install { region, namespace: OPERATOR_NAMESPACE, name, chart: name, shared: "operator.yaml" }
         .with(facts, &values)
         .await?;
     // Helm installs definitions and never upgrades them.
-    kubectl::apply(facts, region, &repository().join("charts").join(chart).join("crds")).await
+    kubectl::apply(facts, region, &repository().join("charts").join(name).join("crds")).await
 }
 
-/// Installs or upgrades the application in one cluster.
+/// How an application is installed.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Whether the application that it sends settlements to is there too.
+    pub peer: bool,
+    /// A pod counts once it was ready for so long.
+    pub min_ready_seconds: u32,
+}
+
+/// Installs or upgrades an application in one cluster.
 ///
 /// # Errors
 /// As [`install`].
-pub async fn application(facts: &Facts, region: Region, min_ready_seconds: u32) -> Result<()> {
+pub async fn application(
+    facts: &Facts,
+    application: Application,
+    region: Region,
+    Setup { peer, min_ready_seconds }: Setup,
+) -> Result<()> {
     let place = &facts.regions[&region];
+    let database = place.databases[&application];
+    let prefix = application.secret_prefix();
+    let peer =
+        peer.then(|| format!("amqps://{}:5671", facts.aws.applications[&application.peer().0].broker_name));
     let stage =
         json!({"podAnnotations": annotations(facts, region, "localhost/trading-services:dev").await?});
     let values = json!({
+        "app": application,
+        "fullnameOverride": application,
         "region": region.name(),
         "minReadySeconds": min_ready_seconds,
-        "database": {"host": place.address.to_string()},
-        "broker": {"url": place.broker_url},
+        "database": {
+            "host": database.ip(),
+            "port": database.port(),
+            "name": application.database_name(),
+            "secretPrefix": format!("{prefix}-database"),
+        },
+        "broker": {
+            "url": place.broker_url,
+            "secretPrefix": format!("{prefix}-broker"),
+            "peerUrl": peer.unwrap_or_default(),
+        },
         "stages": {"inbound": stage, "ingestion": stage, "core": stage, "egress": stage, "outbound": stage},
     });
-    Install { region, namespace: NAMESPACE, chart: "trading", shared: "trading.yaml" }
+    Install { region, namespace: NAMESPACE, name: prefix, chart: "trading", shared: "trading.yaml" }
         .with(facts, &values)
         .await
 }
 
-fn operator_values(facts: &Facts, region: Region, pods: &Value) -> Value {
-    let place = &facts.regions[&region];
+fn operator_values(facts: &Facts, applications: &[Application], region: Region, pods: &Value) -> Value {
     let both = Region::ALL.map(|region| (region.name().to_owned(), json!(facts.aws.rds_url)));
+    let peer = |one: &Application| format!("{one}-peer-{}", region.peer());
+    let mut secrets: Vec<String> =
+        applications.iter().flat_map(|one| [format!("{one}-database"), format!("{one}-broker")]).collect();
+    // The chart has one place for a peer's secret; others are secrets like any.
+    secrets.extend(applications.iter().skip(1).map(peer));
+    let keeper = |application: &Application| {
+        let database = facts.regions[&region].databases[application];
+        json!({
+            "app": application,
+            "control": facts.aws.applications[application].control("app", region),
+            "database": {"host": database.ip(), "port": database.port(), "name": application.database_name()},
+            "secret": {"name": format!("{application}-database"), "passwordKey": "keeper-password"},
+        })
+    };
     json!({
         "region": region.name(),
         "applications": [{
             "namespace": NAMESPACE,
-            "secrets": [format!("{APPLICATION}-database"), format!("{APPLICATION}-broker")],
-            "peerSecret": format!("{APPLICATION}-peer-{}", region.peer()),
+            "secrets": secrets,
+            "peerSecret": applications.first().map(peer),
         }],
         "aws": {"rdsEndpoints": serde_json::Map::from_iter(both), "arcConfigEndpoint": facts.aws.rds_url},
         "operator": {"podAnnotations": pods},
         "keeper": {
             "podAnnotations": pods,
             "arcEndpoints": facts.aws.arc_endpoints,
-            "apps": [{
-                "app": APPLICATION,
-                "control": facts.aws.names.routing_controls[&format!("{APPLICATION}-app-{region}")],
-                "database": {"host": place.address.to_string(), "name": facts.database},
-                "secret": {"name": format!("{APPLICATION}-database"), "passwordKey": "keeper-password"},
-            }],
+            "apps": applications.iter().map(keeper).collect::<Vec<_>>(),
         },
     })
 }
@@ -97,7 +139,9 @@ fn operator_values(facts: &Facts, region: Region, pods: &Value) -> Value {
 struct Install<'a> {
     region: Region,
     namespace: &'a str,
-    /// Folder and release name.
+    /// The release.
+    name: &'a str,
+    /// Folder of the chart.
     chart: &'a str,
     /// File of `e2e/values` that both regions share.
     shared: &'a str,
@@ -106,8 +150,8 @@ struct Install<'a> {
 impl Install<'_> {
     /// Installs or upgrades with the shared values and this region's own.
     async fn with(&self, facts: &Facts, values: &Value) -> Result<()> {
-        let Self { region, chart, .. } = *self;
-        let own = facts.lab().folder().join(format!("values-{chart}-{region}.json"));
+        let Self { region, name, chart, .. } = *self;
+        let own = facts.lab().folder().join(format!("values-{name}-{region}.json"));
         tokio::fs::write(&own, values.to_string())
             .await
             .with_context(|| format!("writing {}", own.display()))?;
@@ -116,11 +160,11 @@ impl Install<'_> {
             helm: &facts.programs["helm"],
             kubeconfig: &facts.regions[&region].kubeconfig,
             namespace: self.namespace,
-            name: chart,
+            name,
         };
         let shared = root.join("e2e/values").join(self.shared);
         let installed = release.upgrade(&root.join("charts").join(chart), &[&shared, &own]).await;
-        installed.with_context(|| format!("installing {chart} in {region}"))
+        installed.with_context(|| format!("installing {name} in {region}"))
     }
 }
 

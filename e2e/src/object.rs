@@ -1,15 +1,17 @@
-//! The TradingRegion of the lab: the same for both clusters, made from the lab's facts.
+//! An application's TradingRegion: the same for both clusters, made from the lab's facts.
 
 use anyhow::{Context as _, Result};
 use crds::TradingRegion;
-use lab::{Facts, Region};
+use lab::{Application, Facts, Queue, Region};
 use serde_json::{Value, json};
 
-use crate::clusters::{APPLICATION, NAMESPACE};
+use crate::clusters::NAMESPACE;
 
 /// What a caller may choose; the rest follows from the lab.
 #[derive(Clone, Debug)]
 pub struct Choices {
+    /// Whose object.
+    pub application: Application,
     /// The region that should be active.
     pub active: Region,
     /// Why; shown in the history.
@@ -23,30 +25,36 @@ pub struct Choices {
 }
 
 impl Choices {
-    /// The object as the demo applies it first.
+    /// Trade matching's object as the demo applies it first.
     pub fn active(active: Region) -> Self {
+        Self::of(Application::TradeMatching, active)
+    }
+
+    /// An application's object as it is applied first.
+    pub fn of(application: Application, active: Region) -> Self {
         Self {
+            application,
             active,
             reason: "first start".to_owned(),
             hold: "1s",
             managed: "Manage",
-            hooks: application_hooks(),
+            hooks: application_hooks(application),
         }
     }
 }
 
-/// Where core answers on a path, in either cluster.
-fn core(path: &str) -> String {
-    format!("http://trade-matching-core.{NAMESPACE}.svc:8080/{path}")
+/// Where an application's core answers on a path, in either cluster.
+fn core(application: Application, path: &str) -> String {
+    format!("http://{application}-core.{NAMESPACE}.svc:8080/{path}")
 }
 
-/// The application's own hooks, all HTTP.
-pub fn application_hooks() -> Value {
+/// An application's own hooks, all HTTP.
+pub fn application_hooks(application: Application) -> Value {
     let hook = |name: &str, at: &str, path: &str| {
         json!({
             "name": name,
             "at": at,
-            "http": {"url": core(&format!("hooks/{path}")), "timeout": "5s"},
+            "http": {"url": core(application, &format!("hooks/{path}")), "timeout": "5s"},
             "deadline": "60s",
         })
     };
@@ -64,64 +72,69 @@ pub fn application_hooks() -> Value {
 /// # Errors
 /// When the facts do not give a valid object.
 pub fn trading_region(facts: &Facts, choices: &Choices) -> Result<TradingRegion> {
-    let regions: Vec<Value> = Region::ALL.iter().map(|region| region_spec(facts, *region)).collect();
+    let application = choices.application;
+    let regions = Region::ALL.map(|region| region_spec(facts, application, region));
     let object = json!({
         "apiVersion": "regions.trading.dev/v1alpha1",
         "kind": "TradingRegion",
-        "metadata": {"name": APPLICATION, "namespace": NAMESPACE},
+        "metadata": {"name": application, "namespace": NAMESPACE},
         "spec": {
             "activeRegion": choices.active.name(),
             "transition": {"mode": "Planned", "reason": choices.reason},
             "managed": choices.managed,
             "regions": regions,
             "workloads": {
-                "selector": {"matchLabels": {"app.kubernetes.io/part-of": APPLICATION}},
+                "selector": {"matchLabels": {"app.kubernetes.io/part-of": application}},
                 "active": {"floor": 1},
                 "standby": {"replicas": 0},
             },
-            "drain": {"checks": drain_checks(), "holdFor": choices.hold, "deadline": "60s", "onDeadline": "Abort"},
-            "routing": routing(facts),
-            "database": database(facts),
+            "drain": {"checks": drain_checks(application), "holdFor": choices.hold, "deadline": "60s", "onDeadline": "Abort"},
+            "routing": routing(facts, application),
+            "database": database(facts, application),
             "hooks": choices.hooks,
         },
     });
     serde_json::from_value(object).context("building the TradingRegion from the lab's facts")
 }
 
-fn region_spec(facts: &Facts, region: Region) -> Value {
+fn region_spec(facts: &Facts, application: Application, region: Region) -> Value {
     let place = &facts.regions[&region];
     json!({
         "name": region.name(),
-        "peer": {"secretRef": {"name": format!("{APPLICATION}-peer-{region}"), "key": "kubeconfig"}},
+        "peer": {"secretRef": {"name": format!("{application}-peer-{region}"), "key": "kubeconfig"}},
         "broker": {
             "managementUrl": place.broker_management_url,
             "amqpUrl": place.broker_url,
-            "secretRef": {"name": format!("{APPLICATION}-broker")},
-            "caSecretRef": {"name": format!("{APPLICATION}-broker"), "key": "ca.crt"},
-            "customerUsers": ["customer-submit"],
-            "answerUsers": ["customer-answers"],
+            "secretRef": {"name": format!("{application}-broker")},
+            "caSecretRef": {"name": format!("{application}-broker"), "key": "ca.crt"},
+            "customerUsers": application.submitters(),
+            "answerUsers": application.answer_readers(),
         },
-        "database": {"instance": place.database.to_string()},
+        "database": {"instance": place.databases[&application].to_string()},
     })
 }
 
-fn drain_checks() -> Value {
-    let queue = |name: &str, queue: &str| json!({"name": name, "rabbitmq": {"queue": format!("{APPLICATION}.{queue}.trades")}});
-    json!([
-        queue("inbound", "in"),
-        queue("ingestion", "ingestion"),
-        queue("core", "core"),
-        queue("egress", "egress"),
-        queue("outbound", "outbound"),
-        queue("answers", "out"),
-        {"name": "in-flight", "sql": {"query": "SELECT * FROM trading.in_flight"}},
-        {"name": "backlog", "http": {"url": core("backlog"), "jsonPointer": "/total"}},
-    ])
+/// All queues of the pipeline, and what the database and core still have on its way.
+fn drain_checks(application: Application) -> Value {
+    let pipeline = application.queues().into_iter().next().unwrap_or_default();
+    let name = |stage: &'static str| match stage {
+        "in" => "inbound",
+        "out" => "answers",
+        stage => stage,
+    };
+    let check = |queue: &Queue| json!({"name": name(queue.stage), "rabbitmq": {"queue": queue.name}});
+    let mut checks: Vec<Value> = pipeline.iter().map(check).collect();
+    checks.extend([
+        json!({"name": "in-flight", "sql": {"query": "SELECT * FROM trading.in_flight"}}),
+        json!({"name": "backlog", "http": {"url": core(application, "backlog"), "jsonPointer": "/total"}}),
+    ]);
+    checks.into()
 }
 
-fn routing(facts: &Facts) -> Value {
+fn routing(facts: &Facts, application: Application) -> Value {
+    let names = &facts.aws.applications[&application];
     let controls = |region: Region| {
-        let arn = |role: &str| &facts.aws.names.routing_controls[&format!("{APPLICATION}-{role}-{region}")];
+        let arn = |role: &str| names.control(role, region);
         json!({"ingress": arn("ingress"), "intake": arn("intake"), "app": arn("app")})
     };
     let [first, second] = Region::ALL;
@@ -130,19 +143,21 @@ fn routing(facts: &Facts) -> Value {
             "endpoints": facts.aws.arc_endpoints,
             "controls": {first.name(): controls(first), second.name(): controls(second)},
         },
-        "dns": {"name": facts.aws.names.broker_name, "server": facts.aws.dns.to_string()},
+        "dns": {"name": names.broker_name, "server": facts.aws.dns.to_string()},
     })
 }
 
-fn database(facts: &Facts) -> Value {
-    let cluster = |region: Region| json!({"arn": facts.aws.names.database_clusters[&region], "endpoint": facts.aws.rds_url});
+fn database(facts: &Facts, application: Application) -> Value {
+    let names = &facts.aws.applications[&application];
+    let cluster =
+        |region: Region| json!({"arn": names.database_clusters[&region], "endpoint": facts.aws.rds_url});
     let [first, second] = Region::ALL;
     json!({
         "auroraGlobal": {
-            "globalCluster": facts.aws.names.global_cluster,
+            "globalCluster": names.global_cluster,
             "clusters": {first.name(): cluster(first), second.name(): cluster(second)},
         },
-        "connection": {"database": facts.database, "secretRef": {"name": format!("{APPLICATION}-database")}},
+        "connection": {"database": application.database_name(), "secretRef": {"name": format!("{application}-database")}},
         "lease": {"onWitnessLoss": "Stop"},
     })
 }

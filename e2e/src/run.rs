@@ -15,9 +15,10 @@ use crate::wait::{Look, until_every};
 /// # Errors
 /// At the bound, with what both sides said last.
 pub async fn start(clusters: &Clusters, choices: &Choices) -> Result<()> {
+    let clusters = clusters.of(choices.application);
     clusters.apply(&trading_region(&clusters.facts, choices)?).await?;
     let what = format!("{} to be active and both sides steady", choices.active);
-    until_every(POLL_RUN, &what, START, || steady(clusters, choices.active)).await
+    until_every(POLL_RUN, &what, START, || steady(&clusters, choices.active)).await
 }
 
 /// Changes the active region in both clusters and waits for the end of the run on both sides.
@@ -26,8 +27,9 @@ pub async fn start(clusters: &Clusters, choices: &Choices) -> Result<()> {
 /// # Errors
 /// At the bound, with what both sides said last.
 pub async fn switch(clusters: &Clusters, choices: &Choices) -> Result<[RunReport; 2]> {
+    let clusters = clusters.of(choices.application);
     clusters.apply(&trading_region(&clusters.facts, choices)?).await?;
-    switched(clusters, choices.active).await
+    switched(&clusters, choices.active).await
 }
 
 /// Waits for the end of a run to that region that somebody asked for. Answers each side's part, the old side's first.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use lab::address::Plan;
 use lab::database::{Database, SwitchContext};
 use lab::fault::{self, Cut};
-use lab::{Lab, Options, Place, Region};
+use lab::{Application, Lab, Options, Place, Region};
 
 use crate::two_regions::Assets;
 
@@ -16,8 +16,15 @@ Examples:
   cargo xtask lab up                           prints the KUBECONFIG of both clusters
   cargo xtask lab cut us-east-1 us-west-2      the two regions do not hear each other
   cargo xtask lab kill us-east-1 rabbitmq      one process
+  cargo xtask lab kill us-east-1 postgres      trade-matching's database; settlement's is postgres-settlement
   cargo xtask lab restore                      mends all cuts, starts again what was killed
-  cargo xtask lab aws GET /calls               what AWS was asked; e2e/aws/README.md has the other paths";
+  cargo xtask lab aws GET /calls               what AWS was asked; e2e/aws/README.md has the other paths
+  cargo xtask lab database --app settlement sql us-east-1 'select pg_is_in_recovery()'
+
+The applications trade-matching and settlement share clusters, brokers and AWS endpoints. Each has its own database
+servers (port 5432 and 5433), global cluster (<app>-global), routing controls (<app>-...) and broker name.
+A fault of one application's switchovers alone names its cluster:
+  cargo xtask lab aws PATCH /faults '{\"switchover\": {\"cluster\": \"settlement-global\", \"hang\": true}}'";
 
 /// Which lab, and what to do with it.
 #[derive(Debug, Args)]
@@ -42,7 +49,7 @@ enum Command {
     },
     /// Ends the lab and removes everything of it.
     Down,
-    /// Tells what is alive and what is cut.
+    /// Tells what is alive, what is cut, and where each application is.
     Status,
     /// Drops packets silently: of one place, or between two.
     Cut {
@@ -58,14 +65,15 @@ enum Command {
     Kill {
         /// us-east-1, us-west-2 or aws.
         place: Place,
-        /// A name that `status` shows; without it, everything in the place, pods included.
+        /// A name that `status` shows (databases: `postgres` of trade-matching, `postgres-settlement`); without it,
+        /// everything in the place, pods included.
         process: Option<String>,
     },
     /// Mends all cuts and starts again what was killed.
     Restore {
         /// Only what was killed in this place; cuts stay.
         place: Option<Place>,
-        /// Only this process.
+        /// Only this process, by the name that `status` shows.
         process: Option<String>,
     },
     /// Asks or changes the simulated AWS: its control port.
@@ -78,7 +86,7 @@ enum Command {
         #[arg(default_value = "")]
         body: String,
     },
-    /// Runs SQL on a region's database, or moves the server to another role as the simulated AWS does.
+    /// Runs SQL on an application's database in a region, or moves the server to another role as the simulated AWS does.
     Database(DatabaseArguments),
     /// Gathers logs, objects, events and the AWS call log into a folder.
     Bundle {
@@ -89,6 +97,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct DatabaseArguments {
+    /// Whose database: trade-matching or settlement.
+    #[arg(long, default_value_t = Application::TradeMatching, global = true)]
+    app: Application,
     #[command(subcommand)]
     verb: DatabaseVerb,
 }
@@ -158,7 +169,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             println!("{}", lab::control::request(&Lab::open(name)?, &method.to_uppercase(), &path, &body)?);
             Ok(())
         }
-        Command::Database(DatabaseArguments { verb }) => database(&Lab::open(name)?, verb),
+        Command::Database(arguments) => database(&Lab::open(name)?, arguments),
         Command::Bundle { target } => {
             lab::bundle(&Lab::open(name)?, &target)?;
             println!("{}", target.display());
@@ -187,6 +198,10 @@ fn status(lab: &Lab) -> anyhow::Result<()> {
     for cut in fault::cuts(lab)? {
         println!("cut        {cut}");
     }
+    match lab::standings(lab) {
+        Ok(all) => all.iter().for_each(|standing| println!("{standing}")),
+        Err(error) => println!("where the applications are is not known: {error}"),
+    }
     if !lab.facts_file().exists() {
         bail!("the lab is not complete: `cargo xtask lab up` starts it anew");
     }
@@ -208,9 +223,9 @@ fn restore(lab: &Lab, place: Option<Place>, process: Option<&str>) -> anyhow::Re
     Ok(())
 }
 
-fn database(lab: &Lab, verb: DatabaseVerb) -> anyhow::Result<()> {
+fn database(lab: &Lab, DatabaseArguments { app, verb }: DatabaseArguments) -> anyhow::Result<()> {
     let credentials = lab::read_credentials(lab)?;
-    let open = |region| Database::new(lab, region, &credentials).context("open the database");
+    let open = |region| Database::new(lab, app, region, &credentials).context("open the database");
     match verb {
         DatabaseVerb::Promote { region, old_primary_position } => {
             let context = SwitchContext { old_primary_position, ..SwitchContext::default() };
@@ -227,7 +242,7 @@ fn database(lab: &Lab, verb: DatabaseVerb) -> anyhow::Result<()> {
             Ok(())
         }
         DatabaseVerb::Sql { region, text } => {
-            println!("{}", open(region)?.sql(lab::database::DATABASE, &text)?);
+            println!("{}", open(region)?.sql(&text)?);
             Ok(())
         }
     }

@@ -27,6 +27,11 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end -}}
 
+{{/* The program's subcommand. */}}
+{{- define "trading.pipeline" -}}
+{{- ternary "settlement" "trading" (eq .Values.app "settlement") -}}
+{{- end -}}
+
 {{- define "trading.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
@@ -80,10 +85,34 @@ capabilities:
 {{- end -}}
 {{- end -}}
 
+{{/* Where settlements flow each stage of trade matching is told, and outbound of either application reaches the other's
+     broker. Call with a dict: root, role. */}}
+{{- define "trading.settlementsEnv" -}}
+{{- if and .root.Values.broker.peerUrl (eq (include "trading.pipeline" .root) "trading") }}
+- {name: SETTLEMENTS, value: "true"}
+{{- end }}
+{{- if include "trading.reachesPeer" . }}
+- {name: PEER_BROKER_URL, value: {{ .root.Values.broker.peerUrl | quote }}}
+- name: PEER_BROKER_USER
+  valueFrom:
+    secretKeyRef: {name: {{ .root.Values.broker.secretPrefix }}-peer, key: username}
+- {name: PEER_BROKER_PASSWORD_FILE, value: /etc/trading/peer/password}
+- {name: PEER_BROKER_CA_FILE, value: /etc/trading/ca/{{ .root.Values.ca.key }}}
+{{- end }}
+{{- end -}}
+
+{{/* Whether a role reaches the other application's broker. Call with a dict: root, role. */}}
+{{- define "trading.reachesPeer" -}}
+{{- if and .root.Values.broker.peerUrl (eq .role "outbound") -}}yes{{- end -}}
+{{- end -}}
+
 {{- define "trading.volumeMounts" -}}
 - {name: ca, mountPath: /etc/trading/ca, readOnly: true}
 - {name: database, mountPath: /etc/trading/database, readOnly: true}
 - {name: broker, mountPath: /etc/trading/broker, readOnly: true}
+{{- if include "trading.reachesPeer" . }}
+- {name: peer, mountPath: /etc/trading/peer, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{/* Only the password is mounted of each secret. Call with a dict: root, role. */}}
@@ -103,6 +132,13 @@ capabilities:
     secretName: {{ .root.Values.broker.secretPrefix }}-{{ .role }}
     defaultMode: 0440
     items: [{key: password, path: password}]
+{{- if include "trading.reachesPeer" . }}
+- name: peer
+  secret:
+    secretName: {{ .root.Values.broker.secretPrefix }}-peer
+    defaultMode: 0440
+    items: [{key: password, path: password}]
+{{- end }}
 {{- end -}}
 
 {{- define "trading.monitorReady" -}}

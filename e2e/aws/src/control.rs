@@ -80,7 +80,8 @@ fn change(
     world.faults.send_if_modified(|faults| {
         result = new(faults).and_then(serde_json::from_value).map_err(|error| error.to_string()).and_then(
             |new: Faults| {
-                new.validate(&world.arc_regions(), &world.rds_regions(), &world.rule_names()).map(|()| new)
+                let (rules, clusters) = (world.rule_names(), world.cluster_ids());
+                new.validate(&world.arc_regions(), &world.rds_regions(), &rules, &clusters).map(|()| new)
             },
         );
         let Ok(new) = &result else { return false };

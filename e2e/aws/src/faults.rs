@@ -30,7 +30,7 @@ pub struct Faults {
     pub health_check_lag_ms: u64,
     /// How old the RDS answers of a region are, in ms; absent means 0.
     pub rds_lag_ms: BTreeMap<String, u64>,
-    /// How the next switchovers go.
+    /// How the next switchovers go, of each global cluster or of one.
     pub switchover: SwitchoverScript,
     /// How the DNS server behaves.
     pub dns: DnsMode,
@@ -136,6 +136,8 @@ pub struct Maintenance {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SwitchoverScript {
+    /// Identifier of the one global cluster that goes so; absent means each.
+    pub cluster: Option<String>,
     /// Seconds between acceptance and the real effect.
     pub before_effect_seconds: f64,
     /// Seconds between acceptance and `available`, if the real effect is not longer.
@@ -178,6 +180,12 @@ pub enum DnsMode {
 const LONGEST_MS: u64 = 3_600_000;
 
 impl Faults {
+    /// How switchovers of a global cluster go: as scripted, or without any delay if the script is about another one.
+    pub(crate) fn switchover_of(&self, global_cluster: &str) -> SwitchoverScript {
+        let meant = self.switchover.cluster.as_deref().is_none_or(|only| only == global_cluster);
+        if meant { self.switchover.clone() } else { SwitchoverScript::default() }
+    }
+
     /// Checks what the types cannot.
     ///
     /// # Errors
@@ -187,7 +195,9 @@ impl Faults {
         arc_regions: &[&str],
         rds_regions: &[&str],
         rule_names: &[&str],
+        global_clusters: &[&str],
     ) -> Result<(), String> {
+        known("switchover", self.switchover.cluster.iter(), global_clusters)?;
         known("absent_rules", self.absent_rules.iter(), rule_names)?;
         known("arc", self.arc.keys(), arc_regions)?;
         known("rds", self.rds.keys(), rds_regions)?;

@@ -242,6 +242,11 @@ impl World {
         self.config.safety_rules.iter().map(|rule| rule.name.as_str()).collect()
     }
 
+    /// Identifiers of the global clusters.
+    pub(crate) fn cluster_ids(&self) -> Vec<&str> {
+        self.config.global_clusters.iter().map(|cluster| cluster.id.as_str()).collect()
+    }
+
     /// Regions that the RDS API serves: those of the clusters' members.
     pub(crate) fn rds_regions(&self) -> Vec<&str> {
         let members = self.config.global_clusters.iter().flat_map(|cluster| &cluster.members);

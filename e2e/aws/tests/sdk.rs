@@ -200,6 +200,7 @@ async fn settings_out_of_bounds_are_refused_and_leave_the_old_ones() {
         (json!({"maintenance": {"turn_seconds": 9, "down_at_once": 3}}), "maintenance"),
         (json!({"switchover": {"total_seconds": -1.0}}), "switchover"),
         (json!({"absent_rules": ["no-such-rule"]}), "no-such-rule"),
+        (json!({"switchover": {"cluster": "no-such-global"}}), "no-such-global"),
         (json!({"no_such_setting": 1}), "no_such_setting"),
         (json!({"arc": {"us-east-1": {"mode": "asleep"}}}), "asleep"),
     ] {
@@ -219,8 +220,11 @@ struct Seen {
 }
 
 async fn describe(client: &Rds) -> Seen {
-    let answer =
-        client.describe_global_clusters().global_cluster_identifier("app-global").send().await.unwrap();
+    describe_one(client, "app-global").await
+}
+
+async fn describe_one(client: &Rds, id: &str) -> Seen {
+    let answer = client.describe_global_clusters().global_cluster_identifier(id).send().await.unwrap();
     let cluster = &answer.global_clusters()[0];
     let writer =
         cluster.global_cluster_members().iter().find(|member| member.is_writer() == Some(true)).unwrap();
@@ -232,8 +236,12 @@ async fn describe(client: &Rds) -> Seen {
 }
 
 async fn switch_over(client: &Rds, to: &str) -> Result<(), String> {
-    let call = client.switchover_global_cluster().global_cluster_identifier("app-global");
-    let answer = call.target_db_cluster_identifier(cluster_arn(to)).send().await;
+    switch_one_over(client, "app-global", &cluster_arn(to)).await
+}
+
+async fn switch_one_over(client: &Rds, id: &str, to: &str) -> Result<(), String> {
+    let call = client.switchover_global_cluster().global_cluster_identifier(id);
+    let answer = call.target_db_cluster_identifier(to).send().await;
     answer.map(drop).map_err(|error| error.into_service_error().code().unwrap_or("none").to_owned())
 }
 
@@ -268,6 +276,48 @@ async fn a_hanging_switchover_does_nothing_until_it_is_let_go() {
     assert_eq!(running.commands(), Vec::<String>::new());
     running.set(json!({"switchover": {"hang": false}})).await;
     assert_eq!(until_available(&client).await.writer, cluster_arn("us-west-2"));
+}
+
+fn of_other(arn: &str) -> String {
+    arn.replace(":app-", ":other-")
+}
+
+/// A second global cluster, `other-global`, whose commands begin with that word.
+fn with_another(config: &mut aws_simulator::Config) {
+    let mut other = config.global_clusters[0].clone();
+    other.id = "other-global".to_owned();
+    other.writer_endpoint = format!("writer.other.{ZONE}");
+    other.writer = of_other(&other.writer);
+    for member in &mut other.members {
+        member.arn = of_other(&member.arn);
+        for command in [&mut member.stop, &mut member.promote, &mut member.follow] {
+            command[2] = command[2].replacen("echo \"", "echo \"other ", 1);
+        }
+    }
+    config.global_clusters.push(other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn global_clusters_move_alone_and_a_script_may_be_about_one_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Running::start_in(folder.path(), with_another).await;
+    let client = rds(&running, "us-east-1");
+    running.set(json!({"switchover": {"cluster": "other-global", "hang": true}})).await;
+    let other = of_other(&cluster_arn("us-west-2"));
+    switch_one_over(&client, "other-global", &other).await.unwrap();
+    switch_over(&client, "us-west-2").await.unwrap();
+    assert_eq!(until_available(&client).await.writer, cluster_arn("us-west-2"), "the script is not about it");
+    assert_eq!(describe_one(&client, "other-global").await.status, "switching-over");
+    let first = ["stop us-east-1 ", "promote us-west-2 0/3000028", "follow us-east-1 10.99.2.2:5432"];
+    assert_eq!(running.commands(), first, "no server of the other one was touched");
+
+    running.set(json!({"switchover": {"hang": false}})).await;
+    let seen = || describe_one(&client, "other-global");
+    let seen = wait_until("the other switchover", seen, |seen| seen.status == "available").await;
+    assert_eq!(seen.writer, other);
+    let second: Vec<String> = first.iter().map(|command| format!("other {command}")).collect();
+    assert_eq!(running.commands()[3..], second);
+    assert_eq!(describe(&client).await.writer, cluster_arn("us-west-2"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

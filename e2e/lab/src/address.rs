@@ -25,8 +25,6 @@ pub mod port {
     pub const AMQPS: u16 = 5671;
     /// HTTPS of a region's RabbitMQ management API.
     pub const BROKER_MANAGEMENT: u16 = 15671;
-    /// A region's PostgreSQL; TLS is required.
-    pub const DATABASE: u16 = 5432;
     /// HTTPS of the simulated AWS APIs.
     pub const AWS: u16 = 443;
     /// HTTP of the simulator's control port.

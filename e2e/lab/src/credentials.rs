@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::application::Application;
+use crate::broker;
 use crate::error::{Error, Result};
 use crate::region::Region;
 
@@ -23,19 +25,6 @@ pub(crate) const DATABASE_ROLES: [&str; 8] = [
 /// The role by which a standby follows its primary.
 pub(crate) const REPLICATOR: &str = "lab_replicator";
 
-/// Users of the broker.
-pub(crate) const BROKER_USERS: [&str; 9] = [
-    "customer-submit",
-    "customer-answers",
-    "tm-inbound",
-    "tm-ingestion",
-    "tm-core",
-    "tm-egress",
-    "tm-outbound",
-    "trading-migrator",
-    "region-operator",
-];
-
 /// The caller that tests and people use; the two operators call under their region's name.
 const DRIVER: &str = "driver";
 
@@ -51,8 +40,8 @@ pub struct AwsKey {
 /// Users and passwords of one lab.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
-    /// Password of each database role that may log in, `postgres` included.
-    pub database: BTreeMap<String, String>,
+    /// Password of each role that may log in to an application's database, `postgres` included.
+    pub database: BTreeMap<Application, BTreeMap<String, String>>,
     /// Password of each broker user.
     pub broker: BTreeMap<String, String>,
     /// Access key of each caller: `us-east-1` and `us-west-2` (their operators) and `driver` (tests).
@@ -78,25 +67,31 @@ fn random() -> String {
 
 impl Credentials {
     pub(crate) fn generate() -> Self {
-        let with_passwords =
-            |users: &[&str]| users.iter().map(|user| ((*user).to_owned(), random())).collect();
-        let mut database: BTreeMap<String, String> = with_passwords(&DATABASE_ROLES);
-        database.extend(["postgres", REPLICATOR].map(|role| (role.to_owned(), random())));
+        let roles = || DATABASE_ROLES.into_iter().chain(["postgres", REPLICATOR]);
+        let passwords =
+            || -> BTreeMap<String, String> { roles().map(|role| (role.to_owned(), random())).collect() };
+        let database = Application::ALL.map(|application| (application, passwords())).into();
+        let broker = broker::users::names().into_iter().map(|user| (user, random())).collect();
         let callers = Region::ALL.map(Region::name).into_iter().chain([DRIVER]);
         let aws = callers.map(|caller| {
             let access_key_id = format!("AKIA{}", &random().to_uppercase()[..16]);
             let secret_access_key = format!("{}{}", random(), &random()[..8]);
             (caller.to_owned(), AwsKey { access_key_id, secret_access_key })
         });
-        Self { database, broker: with_passwords(&BROKER_USERS), aws: aws.collect() }
+        Self { database, broker, aws: aws.collect() }
     }
 
-    /// Password of a database role.
+    /// Password of a role of an application's database.
     ///
     /// # Errors
     /// When the lab has no such role.
-    pub fn database(&self, role: &str) -> Result<&str> {
-        find(&self.database, "database role", role).map(String::as_str)
+    pub fn database(&self, application: Application, role: &str) -> Result<&str> {
+        let roles = self.database.get(&application).ok_or_else(|| {
+            Error::Request(format!(
+                "no passwords of {application}: `cargo xtask lab down` and `up` make the lab anew"
+            ))
+        })?;
+        find(roles, "database role", role).map(String::as_str)
     }
 
     /// Password of a broker user.

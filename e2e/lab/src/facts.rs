@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::address::{Plan, port};
+use crate::application::Application;
 use crate::binaries::Binaries;
 use crate::cache::write_secret;
 use crate::credentials::Credentials;
-use crate::database::DATABASE;
 use crate::error::Result;
 use crate::layout::{Lab, read_json, to_json};
 use crate::region::{Place, Region};
@@ -28,8 +28,6 @@ pub struct Facts {
     pub kubeconfig: PathBuf,
     /// Certificate of the CA that signed brokers, databases and AWS endpoints.
     pub ca_file: PathBuf,
-    /// Name of the applications' database.
-    pub database: String,
     /// The simulated AWS.
     pub aws: AwsFacts,
     /// Users, passwords and keys.
@@ -41,7 +39,7 @@ pub struct Facts {
 /// One region of a running lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RegionFacts {
-    /// Where its brokers, database and API server answer.
+    /// Where its broker, databases and API server answer.
     pub address: Ipv4Addr,
     /// Network namespace, for `nsenter --net=/run/netns/NAME`.
     pub namespace: String,
@@ -51,8 +49,8 @@ pub struct RegionFacts {
     pub broker_url: String,
     /// `https://` address of the broker's management API.
     pub broker_management_url: String,
-    /// PostgreSQL; TLS required.
-    pub database: SocketAddr,
+    /// Each application's PostgreSQL; TLS required.
+    pub databases: BTreeMap<Application, SocketAddr>,
     /// DNS server of the region (cluster names and `trading.lab`).
     pub dns: SocketAddr,
 }
@@ -68,9 +66,8 @@ pub struct AwsFacts {
     pub control_url: String,
     /// Its DNS server.
     pub dns: SocketAddr,
-    /// ARNs and DNS names.
-    #[serde(flatten)]
-    pub names: AwsNames,
+    /// ARNs and DNS names of each application.
+    pub applications: BTreeMap<Application, AwsNames>,
 }
 
 /// One ARC cluster endpoint.
@@ -107,7 +104,6 @@ impl Facts {
             regions: Region::ALL.map(|region| (region, RegionFacts::new(lab, region))).into(),
             kubeconfig: lab.folder().join("kubeconfig"),
             ca_file: lab.ca_file(),
-            database: DATABASE.to_owned(),
             aws: AwsFacts::new(lab),
             credentials: credentials.clone(),
             programs,
@@ -136,7 +132,9 @@ impl RegionFacts {
             kubeconfig: lab.place(region).join("kubeconfig"),
             broker_url: format!("amqps://{address}:{}/%2f", port::AMQPS),
             broker_management_url: format!("https://{address}:{}", port::BROKER_MANAGEMENT),
-            database: SocketAddr::from((address, port::DATABASE)),
+            databases: Application::ALL
+                .map(|one| (one, SocketAddr::from((address, one.database_port()))))
+                .into(),
             dns: SocketAddr::from((address, port::DNS)),
         }
     }
@@ -154,7 +152,7 @@ impl AwsFacts {
             rds_url: format!("https://{aws}"),
             control_url: format!("http://{aws}:{}", port::AWS_CONTROL),
             dns: SocketAddr::from((aws, port::DNS)),
-            names: AwsNames::new(lab),
+            applications: AwsNames::all(lab),
         }
     }
 }

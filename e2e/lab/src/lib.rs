@@ -4,6 +4,7 @@
 //! Everything here but [`temporary`] blocks: call it from `spawn_blocking` in asynchronous code.
 
 pub mod address;
+mod application;
 pub mod binaries;
 mod broker;
 mod bundle;
@@ -28,10 +29,12 @@ mod progress;
 mod region;
 pub mod rootfs;
 mod simulator;
+mod standing;
 pub mod temporary;
 mod up;
 pub mod wait;
 
+pub use application::{Application, Queue};
 pub use bundle::bundle;
 pub use credentials::{AwsKey, Credentials};
 pub use down::{down, left};
@@ -41,5 +44,6 @@ pub use layout::Lab;
 pub use network::enter;
 pub use process::{ProcessStatus, log_file, status};
 pub use region::{AwsPlace, Place, Region};
-pub use simulator::{APPLICATION, AwsNames};
+pub use simulator::AwsNames;
+pub use standing::{Standing, standings};
 pub use up::{Options, image_key, up};

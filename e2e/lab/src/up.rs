@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use crate::address::Plan;
+use crate::application::Application;
 use crate::binaries::{self, Binaries, copy_program};
 use crate::cache::{self, create_folder, write};
 use crate::certificates::{Authority, Request};
@@ -146,7 +147,9 @@ fn prepare(lab: &Lab, options: &Options) -> Result<Credentials> {
 fn certificates(lab: &Lab) -> Result<()> {
     let authority = Authority::new(&format!("lab {}", lab.plan.name()))?;
     write(&lab.ca_file(), authority.certificate())?;
-    let names = simulator::AwsNames::new(lab);
+    let applications = simulator::AwsNames::all(lab);
+    let moving = applications.values().flat_map(|names| [&names.broker_name, &names.writer_name]);
+    let common: Vec<String> = ["localhost".to_owned()].into_iter().chain(moving.cloned()).collect();
     for place in Place::ALL {
         let mut addresses = vec![[127, 0, 0, 1].into(), lab.plan.address(place).into()];
         if place == Place::AWS {
@@ -156,7 +159,7 @@ fn certificates(lab: &Lab) -> Result<()> {
         let request = Request {
             name: &own,
             organisation: None,
-            names: &["localhost".into(), own.clone(), names.broker_name.clone(), names.writer_name.clone()],
+            names: &[&common[..], std::slice::from_ref(&own)].concat(),
             addresses: &addresses,
         };
         authority.issue(&lab.place(place).join("tls"), "server", &request)?;
@@ -196,7 +199,11 @@ impl Parts<'_> {
                     })
                 }));
             }
-            running.push(scope.spawn(|| part("PostgreSQL pair", || self.databases())));
+            for application in Application::ALL {
+                running.push(scope.spawn(move || {
+                    part(&format!("PostgreSQL pair of {application}"), || self.databases(application))
+                }));
+            }
             running.push(scope.spawn(|| {
                 part("AWS simulator", || {
                     simulator::start(self.lab, self.credentials, &program_copy(self.lab))
@@ -207,9 +214,10 @@ impl Parts<'_> {
         })
     }
 
-    fn databases(&self) -> Result<()> {
-        Database::new(self.lab, Region::UsEast1, self.credentials)?.create_primary()?;
-        Database::new(self.lab, Region::UsWest2, self.credentials)?.create_standby()
+    fn databases(&self, application: Application) -> Result<()> {
+        let server = |region| Database::new(self.lab, application, region, self.credentials);
+        server(Region::UsEast1)?.create_primary()?;
+        server(Region::UsWest2)?.create_standby()
     }
 
     fn secrets(&self) -> Result<()> {

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::database::{DATABASE, Database, SwitchContext};
+use lab::database::{Database, SwitchContext};
 use lab::fault::{self, Cut};
 use lab::wait::{Look, until};
-use lab::{Facts, Lab, Options, Place, Region};
+use lab::{Application, Facts, Lab, Options, Place, ProcessStatus, Region};
 
 const NAME: &str = "selftest";
 const INDEX: u8 = 7;
@@ -39,11 +39,14 @@ fn a_lab_comes_up_whole_survives_faults_moves_its_database_and_leaves_nothing() 
         let _ended = Ended(lab.clone());
         let facts = lab::up(&options).unwrap();
         all_processes_live(&lab);
+        every_application_begins_in_the_first_region(&lab);
         a_second_up_changes_nothing_and_is_quick(&options, &facts);
         a_bundle_has_logs_and_no_password(&lab, &facts);
         a_killed_process_is_seen_and_restored(&lab);
         a_cut_link_loses_packets_until_it_is_mended(&lab);
-        the_database_moves_and_returns(&lab, &facts);
+        for application in Application::ALL {
+            only_its_own_database_moves_and_returns(&lab, &facts, application);
+        }
         a_pod_runs(&facts);
         a_dead_region_returns_with_its_pods(&lab, &facts);
         an_up_after_a_lab_that_was_broken_off_starts_anew(&options, &facts);
@@ -51,6 +54,16 @@ fn a_lab_comes_up_whole_survives_faults_moves_its_database_and_leaves_nothing() 
         a_pod_runs(&facts);
     }
     assert_eq!(lab::left(&lab).unwrap(), Vec::<String>::new(), "down left something");
+}
+
+fn every_application_begins_in_the_first_region(lab: &Lab) {
+    let standings = lab::standings(lab).unwrap();
+    assert_eq!(standings.iter().map(|one| one.application).collect::<Vec<_>>(), Application::ALL);
+    for standing in standings {
+        assert_eq!(standing.writer, Region::UsEast1.name());
+        assert_eq!(standing.broker, lab.plan.address(Region::UsEast1).to_string());
+        assert!(standing.controls.iter().all(|(_, on)| *on == [Region::UsEast1]), "{standing}");
+    }
 }
 
 fn all_processes_live(lab: &Lab) {
@@ -74,7 +87,8 @@ fn a_second_up_changes_nothing_and_is_quick(options: &Options, facts: &Facts) {
 fn a_bundle_has_logs_and_no_password(lab: &Lab, facts: &Facts) {
     let folder = tempfile::tempdir().unwrap();
     lab::bundle(lab, folder.path()).unwrap();
-    let passwords = facts.credentials.database.values().chain(facts.credentials.broker.values());
+    let databases = facts.credentials.database.values().flat_map(|roles| roles.values());
+    let passwords = databases.chain(facts.credentials.broker.values());
     let keys = facts.credentials.aws.values().map(|key| &key.secret_access_key);
     let secrets: Vec<&String> = passwords.chain(keys).collect();
     let mut files = 0;
@@ -122,22 +136,42 @@ fn a_cut_link_loses_packets_until_it_is_mended(lab: &Lab) {
     assert!(reaches(broker(Region::UsWest2)));
 }
 
-fn the_database_moves_and_returns(lab: &Lab, facts: &Facts) {
-    let [east, west] = Region::ALL.map(|region| Database::new(lab, region, &facts.credentials).unwrap());
-    east.sql(DATABASE, "create table moved (n int); insert into moved values (1)").unwrap();
+/// The database servers of the other applications, in both regions.
+fn others(lab: &Lab, application: Application) -> Vec<ProcessStatus> {
+    let names: Vec<&str> = Application::ALL
+        .into_iter()
+        .filter(|other| *other != application)
+        .map(Application::database_process)
+        .collect();
+    let mut all = lab::status(lab).unwrap();
+    all.retain(|process| names.contains(&process.name.as_str()));
+    all
+}
+
+fn only_its_own_database_moves_and_returns(lab: &Lab, facts: &Facts, application: Application) {
+    let before = others(lab, application);
+    assert_eq!(before.len(), 2 * (Application::ALL.len() - 1));
+    the_database_moves_and_returns(lab, facts, application);
+    assert_eq!(others(lab, application), before, "a server of another application was touched");
+}
+
+fn the_database_moves_and_returns(lab: &Lab, facts: &Facts, application: Application) {
+    let [east, west] =
+        Region::ALL.map(|region| Database::new(lab, application, region, &facts.credentials).unwrap());
+    east.sql("create table moved (n int); insert into moved values (1)").unwrap();
     switch(&east, &west);
-    west.sql(DATABASE, "insert into moved values (2)").unwrap();
-    assert!(east.sql(DATABASE, "insert into moved values (9)").is_err(), "the standby took a write");
+    west.sql("insert into moved values (2)").unwrap();
+    assert!(east.sql("insert into moved values (9)").is_err(), "the standby took a write");
     switch(&west, &east);
-    assert_eq!(east.sql(DATABASE, "select string_agg(n::text, ',' order by n) from moved").unwrap(), "1,2");
+    assert_eq!(east.sql("select string_agg(n::text, ',' order by n) from moved").unwrap(), "1,2");
 
     // After a crash both servers may have gone their own ways: the old one is rewound.
-    fault::kill(lab, Region::UsEast1.into(), "postgres").unwrap();
+    fault::kill(lab, Region::UsEast1.into(), application.database_process()).unwrap();
     west.promote(&SwitchContext::default()).unwrap();
-    west.sql(DATABASE, "insert into moved values (3)").unwrap();
+    west.sql("insert into moved values (3)").unwrap();
     east.follow(&SwitchContext::default()).unwrap();
     until("the old primary to have what the new one wrote", SEEN, || {
-        let rows = east.sql(DATABASE, "select count(*) from moved")?;
+        let rows = east.sql("select count(*) from moved")?;
         Ok(if rows == "3" { Look::Ready(()) } else { Look::NotYet(rows) })
     })
     .unwrap();

@@ -10,7 +10,7 @@ use clap::Parser;
 use e2e::customer::{Customer, CustomerOptions, Verdict};
 use e2e::object::Choices;
 use e2e::{Clusters, deploy, run, timeline};
-use lab::{Facts, Lab, Region, control};
+use lab::{Application, AwsNames, Facts, Lab, Region, control};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use region_plan::{RunReport, StepKind};
@@ -68,7 +68,7 @@ async fn main() -> ExitCode {
 /// Whether every customer's verdict was good.
 async fn measure(arguments: &Arguments) -> Result<bool> {
     let facts = Facts::read(&arguments.lab)?;
-    deploy::install(&facts, deploy::SETTLE_SECONDS).await?;
+    deploy::install(&facts, &[Application::TradeMatching], deploy::SETTLE_SECONDS).await?;
     let mut bench =
         Bench { clusters: Clusters::connect(&facts).await?, active: Region::ALL[0], harmed: false };
     run::start(&bench.clusters, &Choices::active(bench.active)).await?;
@@ -192,9 +192,11 @@ impl Script {
 /// How long the real servers took to stop and to promote in the last switchover, by the simulator's own record.
 fn moving_the_servers(lab: &Lab) -> Result<f64> {
     let state: Value = serde_json::from_str(&control::request(lab, "GET", "/state", "")?)?;
-    let commands = state
-        .pointer("/global_clusters/0/last_switchover/commands")
-        .and_then(Value::as_array)
+    let id = AwsNames::new(lab, Application::TradeMatching).global_cluster;
+    let commands = state["global_clusters"]
+        .as_array()
+        .and_then(|all| all.iter().find(|cluster| cluster["id"] == *id))
+        .and_then(|cluster| cluster["last_switchover"]["commands"].as_array())
         .context("the simulator's state shows no switchover")?;
     let moving = commands.iter().filter(|command| command["role"] != "follow");
     Ok(moving.filter_map(|command| command["milliseconds"].as_f64()).sum::<f64>() / 1_000.0)

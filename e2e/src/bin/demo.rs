@@ -9,7 +9,7 @@ use clap::Parser;
 use e2e::customer::{Customer, CustomerOptions, Verdict};
 use e2e::object::{Choices, trading_region};
 use e2e::{Clusters, deploy, kubectl, run, timeline};
-use lab::{Facts, Region};
+use lab::{Application, Facts, Region};
 
 /// Moves trade-matching there and back on a lab that is up.
 #[derive(Debug, Parser)]
@@ -42,7 +42,7 @@ async fn show(arguments: &Arguments) -> Result<Verdict> {
     let facts = &Facts::read(&arguments.lab)?;
     let [east, west] = Region::ALL;
     step("Helm installs the operator and the application in both clusters");
-    deploy::install(facts, deploy::SETTLE_SECONDS).await?;
+    deploy::install(facts, &[Application::TradeMatching], deploy::SETTLE_SECONDS).await?;
     let clusters = Clusters::connect(facts).await?;
     step("kubectl apply: trade-matching starts in us-east-1");
     run::start(&clusters, &Choices::active(east)).await?;

@@ -142,7 +142,8 @@ impl Installed {
             "Pod" => name.starts_with('$') || name.chars().all(|c| c.is_ascii_uppercase() || c == '-'),
             "TradingRegion" => name == "trade-matching",
             "Secret" => {
-                let pattern = name.replace("us-east-1", "<region>").replace("us-west-2", "<region>");
+                let pattern = name.replace("trade-matching", "<app>");
+                let pattern = pattern.replace("us-east-1", "<region>").replace("us-west-2", "<region>");
                 self.wiring.contains(&format!("`{pattern}`"))
             }
             "Lease" => self.of(namespace, "Deployment").any(|object| {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_credential_types::Credentials;
-use e2e::clusters::APPLICATION;
 use e2e::timeouts;
 use e2e::wait::{Look, until};
-use lab::Region;
+use lab::{Application, Facts, Region};
 use region_aws::{
     ArcClient, ArcEndpoint, AwsAccess, CallTimeouts, ControlState, CredentialSource, FlipLimits, Outcome,
     ReadLimits,
@@ -22,9 +21,9 @@ const READING: ReadLimits =
 
 /// Turns a control to the state that it must not have, and waits until the operator has put it right.
 pub async fn flipped_and_back(rig: &Rig, role: &str, region: Region) -> Result<()> {
-    let arc = client(rig).await?;
+    let arc = client(&rig.clusters.facts).await?;
     let arn =
-        [rig.clusters.facts.aws.names.routing_controls[&format!("{APPLICATION}-{role}-{region}")].clone()];
+        [rig.clusters.facts.aws.applications[&Application::TradeMatching].control(role, region).to_owned()];
     let right =
         arc.read_all(&arn, READING).await.agreed(&arn[0], QUORUM).context("the control is not known")?;
     let wrong = match right {
@@ -43,11 +42,9 @@ pub async fn flipped_and_back(rig: &Rig, role: &str, region: Region) -> Result<(
 
 /// Three endpoints say Off of each control of a region.
 pub async fn all_off(rig: &Rig, region: Region) -> Result<()> {
-    let arc = client(rig).await?;
-    let names = &rig.clusters.facts.aws.names.routing_controls;
-    let arns: Vec<String> = ["app", "intake", "ingress"]
-        .map(|role| names[&format!("{APPLICATION}-{role}-{region}")].clone())
-        .into();
+    let arc = client(&rig.clusters.facts).await?;
+    let names = &rig.clusters.facts.aws.applications[&Application::TradeMatching];
+    let arns = ["app", "intake", "ingress"].map(|role| names.control(role, region).to_owned());
     let reading = arc.read_all(&arns, READING).await;
     for arn in &arns {
         ensure!(reading.agreed(arn, QUORUM) == Some(ControlState::Off), "{arn} of {region} is not Off");
@@ -55,12 +52,16 @@ pub async fn all_off(rig: &Rig, region: Region) -> Result<()> {
     Ok(())
 }
 
-async fn client(rig: &Rig) -> Result<ArcClient> {
-    let facts = &rig.clusters.facts;
+/// AWS as the person calls it.
+pub async fn access(facts: &Facts) -> Result<AwsAccess> {
     let key = facts.credentials.aws("driver")?;
     let keys = Credentials::new(&key.access_key_id, &key.secret_access_key, None, None, "the lab's driver");
     let ca = tokio::fs::read(&facts.ca_file).await?;
-    let access = AwsAccess::new(CredentialSource::Keys(keys), Some(&ca), CallTimeouts::default()).await?;
+    Ok(AwsAccess::new(CredentialSource::Keys(keys), Some(&ca), CallTimeouts::default()).await?)
+}
+
+pub async fn client(facts: &Facts) -> Result<ArcClient> {
+    let access = access(facts).await?;
     let endpoint = |one: &lab::ArcEndpoint| ArcEndpoint { region: one.region.clone(), url: one.url.clone() };
     let endpoints: Vec<ArcEndpoint> = facts.aws.arc_endpoints.iter().map(endpoint).collect();
     Ok(ArcClient::new(&endpoints, &access)?)

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use e2e::clusters::{APPLICATION, NAMESPACE};
 use e2e::{kubectl, run};
-use lab::database::{DATABASE, Database};
-use lab::{Facts, Region};
+use lab::database::Database;
+use lab::{Application, Facts, Region};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -115,8 +115,8 @@ fn held(facts: &Facts) -> Option<Held> {
         "SELECT coalesce(holder, ''), epoch FROM region.lease WHERE app = '{APPLICATION}' AND NOT pg_is_in_recovery()"
     );
     Region::ALL.into_iter().find_map(|region| {
-        let database = Database::new(&lab, region, &facts.credentials).ok()?;
-        let row = database.sql(DATABASE, &sql).ok()?;
+        let database = Database::new(&lab, Application::TradeMatching, region, &facts.credentials).ok()?;
+        let row = database.sql(&sql).ok()?;
         let (holder, epoch) = row.split_once('|')?;
         Some(Held { by: (!holder.is_empty()).then(|| holder.to_owned()), epoch: epoch.to_owned() })
     })

@@ -7,7 +7,7 @@ use e2e::run;
 use k8s_openapi::api::batch::v1::Job;
 use kube::Api;
 use kube::api::ListParams;
-use lab::Region;
+use lab::{Application, Region};
 use region_plan::HookPoint;
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ fn job_hook(point: HookPoint) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_point_calls_the_application_and_runs_its_job_once() -> Result<()> {
     let rig = Rig::ready().await?;
-    let mut hooks = application_hooks().as_array().cloned().unwrap_or_default();
+    let mut hooks = application_hooks(Application::TradeMatching).as_array().cloned().unwrap_or_default();
     hooks.extend(HookPoint::ALL.map(job_hook));
     let [old, new] =
         run::switch(&rig.clusters, &Choices { hooks: hooks.into(), ..rig.there("all hooks") }).await?;

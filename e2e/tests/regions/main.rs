@@ -5,6 +5,7 @@
 mod abort;
 mod admission;
 mod adoption;
+mod applications;
 mod autoscaler;
 mod by_hand;
 mod columns;

@@ -1,9 +1,8 @@
 //! Where ARC judges a batch entry by entry it refuses Off and On together: Off goes first, then On, and the switch ends well.
 
 use anyhow::{Context as _, Result};
-use e2e::clusters::APPLICATION;
 use e2e::run;
-use lab::{Lab, Region, control};
+use lab::{Application, Lab, control};
 use region_plan::Mark;
 use serde_json::Value;
 
@@ -29,11 +28,11 @@ fn sequence(call: &Value) -> u64 {
 }
 
 /// The changes of these controls that were asked for since then, in order.
-fn changes(lab: &Lab, after: u64, arns: [&String; 2]) -> Result<Vec<Change>> {
+fn changes(lab: &Lab, after: u64, arns: [&str; 2]) -> Result<Vec<Change>> {
     let change = |call: &Value| {
         let entries = call["parameters"]["UpdateRoutingControlStateEntries"].as_array()?;
         let asked = arns.map(|arn| {
-            let entry = entries.iter().find(|entry| entry["RoutingControlArn"] == **arn)?;
+            let entry = entries.iter().find(|entry| entry["RoutingControlArn"] == *arn)?;
             entry["RoutingControlState"].as_str().map(str::to_owned)
         });
         let outcome = call["outcome"].as_str()?.to_owned();
@@ -57,9 +56,9 @@ async fn a_switch_whose_batches_are_refused_turns_off_before_it_turns_on_and_end
     let parts = run::switch(&rig.clusters, &rig.there("batches refused")).await?;
     assert_eq!(parts.each_ref().map(|part| part.mark), [Mark::Finished, Mark::Finished]);
 
-    let name = |region: Region| format!("{APPLICATION}-app-{region}");
-    let controls = &rig.clusters.facts.aws.names.routing_controls;
-    let changes = changes(&lab, before, [&controls[&name(rig.active)], &controls[&name(rig.active.peer())]])?;
+    let names = &rig.clusters.facts.aws.applications[&Application::TradeMatching];
+    let controls = [rig.active, rig.active.peer()].map(|region| names.control("app", region));
+    let changes = changes(&lab, before, controls)?;
     let first = |asked: [Option<&str>; 2], outcome: &str| {
         let found = changes
             .iter()

@@ -13,7 +13,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
-use lab::{Facts, Region};
+use lab::{Application, Facts, Region};
 use region_plan::Code;
 use tokio::sync::OnceCell;
 
@@ -200,7 +200,7 @@ pub async fn unharmed(customer: Customer) -> Result<()> {
 
 async fn install() -> Result<Facts> {
     let facts = Facts::read("tr").context("these tests need the lab: run them with `cargo xtask test`")?;
-    deploy::install(&facts, 0).await?;
+    deploy::install(&facts, &[Application::TradeMatching], 0).await?;
     Ok(facts)
 }
 

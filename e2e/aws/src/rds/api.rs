@@ -195,16 +195,17 @@ fn switchover(
     let Some(to) = cluster.find_member(target) else {
         return Err(RdsError::new("DBClusterNotFoundFault", 404, format!("DBCluster {target} not found.")));
     };
-    if let Some(refusal) = &faults.switchover.refuse {
+    let script = faults.switchover_of(&id);
+    if let Some(refusal) = script.refuse {
         let status = if refusal.code.contains("NotFound") { 404 } else { 400 };
-        return Err(RdsError::new(&refusal.code, status, refusal.message.clone()));
+        return Err(RdsError::new(&refusal.code, status, refusal.message));
     }
     check_switchover(cluster, to, region)?;
     let running = Running {
         from: cluster.current().writer,
         to,
         step: Step::Accepted,
-        status_word: faults.switchover.status_word.clone().unwrap_or_else(|| "switching-over".to_owned()),
+        status_word: script.status_word.unwrap_or_else(|| "switching-over".to_owned()),
         position: None,
     };
     let account = world.account.clone();

@@ -49,12 +49,12 @@ pub(crate) async fn carry_out(world: Arc<World>, cluster_id: String) {
     let Some(running) = world.running(&cluster_id) else { return };
     let run = Run { from: running.from, to: running.to, began: clock::now().instant, world, cluster_id };
     let mut faults = run.world.faults.subscribe();
-    let script = faults.borrow().switchover.clone();
+    let script = faults.borrow().switchover_of(&run.cluster_id);
     run.begin_report(&running);
     if running.step == Step::Accepted {
         sleep_until((run.began + Duration::from_secs_f64(script.before_effect_seconds)).into()).await;
         // The sender lives in the world, so this ends only when the hang is taken away.
-        let _ = faults.wait_for(|faults| !faults.switchover.hang).await;
+        let _ = faults.wait_for(|faults| !faults.switchover_of(&run.cluster_id).hang).await;
     }
     let writer = run.effect(running.step, running.position).await;
     sleep_until((run.began + Duration::from_secs_f64(script.total_seconds)).into()).await;

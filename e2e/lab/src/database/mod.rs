@@ -1,4 +1,4 @@
-//! The PostgreSQL pair: one server in each region, a primary and its streaming standby.
+//! An application's PostgreSQL pair: one server in each region, a primary and its streaming standby.
 //!
 //! Both servers have the same kind of configuration, which names the other as the primary to follow. Only the
 //! file `standby.signal` in the data folder decides which of the two a server is.
@@ -6,10 +6,11 @@
 mod roles;
 mod switch;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::address::port;
+use crate::application::Application;
 use crate::cache::{create_folder, read, remove_folder, write, write_secret};
 use crate::command::{run, run_with_input};
 use crate::credentials::{Credentials, REPLICATOR};
@@ -20,12 +21,8 @@ use crate::region::Region;
 use crate::rootfs::{Chroot, own};
 use crate::wait::Look;
 
-/// Name of the applications' database.
-pub const DATABASE: &str = "trading";
-
 const USER: &str = "postgres";
-const PROCESS: &str = "postgres";
-/// Where a region's database folder is seen inside the Debian folder.
+/// Where a server's folder is seen inside the Debian folder.
 const HOME: &str = "/var/lib/postgresql";
 
 const CALL: Duration = Duration::from_secs(20);
@@ -33,25 +30,31 @@ const READY: Duration = Duration::from_secs(60);
 const COPY: Duration = Duration::from_secs(300);
 const STOP: Duration = Duration::from_secs(45);
 
-/// A region's PostgreSQL server.
+/// The PostgreSQL server of an application in a region.
 pub struct Database<'a> {
     lab: &'a Lab,
+    application: Application,
     region: Region,
     root: PathBuf,
     credentials: &'a Credentials,
 }
 
 impl<'a> Database<'a> {
-    /// The server of a region; it need not run.
+    /// The server of an application in a region; it need not run.
     ///
     /// # Errors
     /// When the Debian folder cannot be made.
-    pub fn new(lab: &'a Lab, region: Region, credentials: &'a Credentials) -> Result<Self> {
-        Ok(Self { lab, region, root: crate::rootfs::ensure()?, credentials })
+    pub fn new(
+        lab: &'a Lab,
+        application: Application,
+        region: Region,
+        credentials: &'a Credentials,
+    ) -> Result<Self> {
+        Ok(Self { lab, application, region, root: crate::rootfs::ensure()?, credentials })
     }
 
     fn folder(&self) -> PathBuf {
-        self.lab.place(self.region).join("database")
+        self.lab.place(self.region).join("databases").join(self.application.name())
     }
 
     fn data(&self) -> PathBuf {
@@ -61,13 +64,14 @@ impl<'a> Database<'a> {
     fn peer(&self) -> Self {
         Self {
             lab: self.lab,
+            application: self.application,
             region: self.region.peer(),
             root: self.root.clone(),
             credentials: self.credentials,
         }
     }
 
-    /// Programs of PostgreSQL see the region's folder as their home.
+    /// Programs of PostgreSQL see the server's folder as their home.
     fn chroot(&self) -> Chroot {
         Chroot::new(&self.root, USER)
             .in_namespace(&self.lab.plan.namespace(self.region))
@@ -78,14 +82,32 @@ impl<'a> Database<'a> {
     /// stand in error messages.
     fn tool(&self, name: &str, arguments: &[&str], bound: Duration) -> Result<String> {
         let mut command = self.chroot().command(name, arguments);
-        run(command.env("PGPASSWORD", self.credentials.database(REPLICATOR)?), bound)
+        run(command.env("PGPASSWORD", self.password(REPLICATOR)?), bound)
     }
 
-    /// Runs SQL as the superuser and gives unadorned rows, columns separated by `|`.
+    fn password(&self, role: &str) -> Result<&str> {
+        self.credentials.database(self.application, role)
+    }
+
+    /// The process's name among those of its region.
+    fn process(&self) -> &'static str {
+        self.application.database_process()
+    }
+
+    /// Runs SQL on the application's database as the superuser and gives unadorned rows, columns separated by `|`.
     ///
     /// # Errors
     /// When the server does not answer or refuses the statement.
-    pub fn sql(&self, database: &str, text: &str) -> Result<String> {
+    pub fn sql(&self, text: &str) -> Result<String> {
+        self.sql_on(self.application.database_name(), text)
+    }
+
+    /// The same on the database that is there before and beside it.
+    fn server_sql(&self, text: &str) -> Result<String> {
+        self.sql_on("postgres", text)
+    }
+
+    fn sql_on(&self, database: &str, text: &str) -> Result<String> {
         let arguments = [
             "--no-psqlrc",
             "--quiet",
@@ -107,7 +129,7 @@ impl<'a> Database<'a> {
             "host={} port={} user={REPLICATOR} dbname=postgres sslmode=verify-full \
              sslrootcert={HOME}/conf/ca.crt connect_timeout=5 application_name={}",
             self.lab.plan.address(self.region.peer()),
-            port::DATABASE,
+            self.application.database_port(),
             self.region.identifier(),
         )
     }
@@ -116,7 +138,7 @@ impl<'a> Database<'a> {
         let arguments =
             [format!("-D{HOME}/data"), "-c".into(), format!("config_file={HOME}/conf/postgresql.conf")];
         Program {
-            name: PROCESS.into(),
+            name: self.process().into(),
             place: self.region.into(),
             order: 20,
             command: self.chroot().command_line("postgres", arguments),
@@ -131,7 +153,7 @@ impl<'a> Database<'a> {
         let program = self.program();
         process::start(self.lab, &program)?;
         process::until_ready(self.lab, &program, READY, || {
-            Ok(match self.sql("postgres", "select 1") {
+            Ok(match self.server_sql("select 1") {
                 Ok(_) => Look::Ready(()),
                 Err(error) => Look::NotYet(error.to_string()),
             })
@@ -139,7 +161,7 @@ impl<'a> Database<'a> {
     }
 
     fn is_running(&self) -> Result<bool> {
-        process::is_alive(self.lab, self.region, PROCESS)
+        process::is_alive(self.lab, self.region, self.process())
     }
 
     /// Makes the folders and configuration, without data.
@@ -164,9 +186,10 @@ impl<'a> Database<'a> {
             [data.as_str(), "--username=postgres", "--auth=peer", "--encoding=UTF8", "--locale=C.UTF-8"];
         self.tool("initdb", &arguments, COPY)?;
         self.start()?;
-        self.sql("postgres", &roles::statements(self.credentials)?)?;
-        self.sql("postgres", &roles::database_statement())?;
-        self.sql(DATABASE, roles::DATABASE_GRANTS).map(drop)
+        self.server_sql(&roles::statements(|role| self.password(role))?)?;
+        let database = self.application.database_name();
+        self.server_sql(&roles::database_statement(database))?;
+        self.sql(&roles::database_grants(database)).map(drop)
     }
 
     /// Makes a new standby of the other region's running primary, and starts it.
@@ -197,13 +220,10 @@ impl<'a> Database<'a> {
     /// The slot keeps what the standby has not yet received, up to `max_slot_wal_keep_size`.
     fn ensure_slot_for(&self, standby: Region) -> Result<()> {
         let slot = standby.identifier();
-        self.sql(
-            "postgres",
-            &format!(
-                "select pg_create_physical_replication_slot('{slot}') \
-                 where not exists (select from pg_replication_slots where slot_name = '{slot}')"
-            ),
-        )
+        self.server_sql(&format!(
+            "select pg_create_physical_replication_slot('{slot}') \
+             where not exists (select from pg_replication_slots where slot_name = '{slot}')"
+        ))
         .map(drop)
     }
 
@@ -217,14 +237,19 @@ impl<'a> Database<'a> {
     /// Waits until this standby receives from its primary.
     fn wait_until_streaming(&self) -> Result<()> {
         process::until_ready(self.lab, &self.program(), READY, || {
-            let state =
-                self.sql("postgres", "select coalesce((select status from pg_stat_wal_receiver), 'none')");
+            let state = self.server_sql("select coalesce((select status from pg_stat_wal_receiver), 'none')");
             Ok(match state {
                 Ok(status) if status == "streaming" => Look::Ready(()),
                 Ok(status) => Look::NotYet(format!("its receiver's status is {status}")),
                 Err(error) => Look::NotYet(error.to_string()),
             })
         })
+    }
+}
+
+impl fmt::Display for Database<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "PostgreSQL of {} in {}", self.application, self.region)
     }
 }
 
@@ -247,7 +272,7 @@ ssl_key_file = '{HOME}/conf/server.key'
 ssl_ca_file = '{HOME}/conf/ca.crt'
 password_encryption = 'scram-sha-256'
 max_connections = 300
-shared_buffers = '128MB'
+shared_buffers = '{buffers}'
 wal_level = replica
 # Pages are written whole after each checkpoint: rarely, and compressed.
 max_wal_size = '2GB'
@@ -271,9 +296,10 @@ log_line_prefix = '%m [%p] %u@%d '
 log_timezone = 'UTC'
 timezone = 'UTC'
 ",
-        port = port::DATABASE,
+        port = database.application.database_port(),
+        buffers = database.application.shared_buffers(),
         connection = database.connection_to_peer(),
-        password = database.credentials.database(REPLICATOR)?,
+        password = database.password(REPLICATOR)?,
         slot = database.region.identifier(),
     ))
 }
@@ -289,11 +315,11 @@ pub struct SwitchContext {
 
 impl SwitchContext {
     fn require_peer(&self, database: &Database<'_>) -> Result<()> {
-        let expected = format!("{}:{}", database.lab.plan.address(database.region.peer()), port::DATABASE);
+        let peer = database.peer();
+        let expected = format!("{}:{}", peer.lab.plan.address(peer.region), peer.application.database_port());
         match &self.primary_address {
             Some(address) if *address != expected => Err(Error::Request(format!(
-                "{} can only follow {expected}, and was told to follow {address}",
-                database.region
+                "{database} can only follow {expected}, and was told to follow {address}"
             ))),
             _ => Ok(()),
         }

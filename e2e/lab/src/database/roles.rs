@@ -1,20 +1,16 @@
 //! Users of the database. Owners, groups and rights are made by the product's migrations; the lab only makes what
 //! can log in, as the owner of a real server would.
 
-use crate::credentials::{Credentials, DATABASE_ROLES, REPLICATOR};
-use crate::database::DATABASE;
+use crate::credentials::{DATABASE_ROLES, REPLICATOR};
 use crate::error::Result;
 
 /// Logins with passwords. The migrator may make the roles that cannot log in, and hand on what monitoring needs.
-pub(super) fn statements(credentials: &Credentials) -> Result<String> {
-    let mut sql = format!("alter role postgres password '{}';\n", credentials.database("postgres")?);
+pub(super) fn statements<'a>(password: impl Fn(&str) -> Result<&'a str>) -> Result<String> {
+    let mut sql = format!("alter role postgres password '{}';\n", password("postgres")?);
     for role in DATABASE_ROLES {
-        sql += &format!("create role {role} login password '{}';\n", credentials.database(role)?);
+        sql += &format!("create role {role} login password '{}';\n", password(role)?);
     }
-    sql += &format!(
-        "create role {REPLICATOR} login replication password '{}';\n",
-        credentials.database(REPLICATOR)?
-    );
+    sql += &format!("create role {REPLICATOR} login replication password '{}';\n", password(REPLICATOR)?);
     // What pg_rewind reads from the server that it follows.
     for function in [
         "pg_ls_dir(text, boolean, boolean)",
@@ -33,10 +29,11 @@ pub(super) fn statements(credentials: &Credentials) -> Result<String> {
 }
 
 /// A statement of its own: a database cannot be created inside a transaction.
-pub(super) fn database_statement() -> String {
-    format!("create database {DATABASE} owner trading_migrator")
+pub(super) fn database_statement(database: &str) -> String {
+    format!("create database {database} owner trading_migrator")
 }
 
 /// Nobody may make objects where everybody looks for them.
-pub(super) const DATABASE_GRANTS: &str =
-    "revoke all on schema public from public; revoke temporary on database trading from public;";
+pub(super) fn database_grants(database: &str) -> String {
+    format!("revoke all on schema public from public; revoke temporary on database {database} from public;")
+}

@@ -1,6 +1,6 @@
 //! The commands by which the AWS simulator moves the primary: `stop`, `promote`, `follow`. Each is idempotent.
 
-use super::{CALL, COPY, DATABASE, Database, HOME, PROCESS, READY, STOP, SwitchContext};
+use super::{CALL, COPY, Database, HOME, READY, STOP, SwitchContext};
 use crate::error::{Error, Result};
 use crate::process;
 use crate::wait::{Look, until};
@@ -12,7 +12,7 @@ impl Database<'_> {
     /// When the server had crashed: its standby may then lack the newest transactions, so this must not pass as a
     /// clean stop.
     pub fn stop(&self) -> Result<Option<String>> {
-        process::stop(self.lab, self.region, PROCESS, STOP)?;
+        process::stop(self.lab, self.region, self.process(), STOP)?;
         let control = self.tool("pg_controldata", &[&format!("--pgdata={HOME}/data")], CALL)?;
         let value = |name: &str| {
             control.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
@@ -21,8 +21,7 @@ impl Database<'_> {
             Some("shut down") => Ok(value("Latest checkpoint location:")),
             Some("shut down in recovery") => Ok(None),
             other => Err(Error::Request(format!(
-                "PostgreSQL of {} did not end cleanly (state {:?}): restore it and stop it again",
-                self.region,
+                "{self} did not end cleanly (state {:?}): restore it and stop it again",
                 other.unwrap_or("unknown")
             ))),
         }
@@ -40,15 +39,15 @@ impl Database<'_> {
             if let Some(position) = &context.old_primary_position {
                 self.wait_until_replayed(position)?;
             }
-            self.sql("postgres", "select pg_promote(wait => true, wait_seconds => 60)")?;
+            self.server_sql("select pg_promote(wait => true, wait_seconds => 60)")?;
         }
-        until(&format!("PostgreSQL of {} to be writable", self.region), READY, || {
+        until(&format!("{self} to be writable"), READY, || {
             Ok(if self.in_recovery()? { Look::NotYet("it is in recovery".into()) } else { Look::Ready(()) })
         })
     }
 
     fn in_recovery(&self) -> Result<bool> {
-        Ok(self.sql(DATABASE, "select pg_is_in_recovery()")? == "t")
+        Ok(self.server_sql("select pg_is_in_recovery()")? == "t")
     }
 
     /// The shutdown checkpoint is the old primary's last record; it begins at `position` and was replayed once
@@ -60,8 +59,8 @@ impl Database<'_> {
         }
         let query =
             format!("select pg_last_wal_replay_lsn() > '{position}'::pg_lsn, pg_last_wal_replay_lsn()");
-        until(&format!("{} to replay {position}, the last of the old primary", self.region), READY, || {
-            let answer = self.sql("postgres", &query)?;
+        until(&format!("{self} to replay {position}, the last of the old primary"), READY, || {
+            let answer = self.server_sql(&query)?;
             Ok(match answer.split_once('|') {
                 Some(("t", _)) => Look::Ready(()),
                 Some((_, replayed)) => Look::NotYet(format!("it has replayed {replayed}")),
@@ -78,26 +77,22 @@ impl Database<'_> {
         context.require_peer(self)?;
         let peer = self.peer();
         if peer.in_recovery()? {
-            return Err(Error::Request(format!(
-                "{} cannot be followed: it is a standby itself",
-                peer.region
-            )));
+            return Err(Error::Request(format!("{peer} cannot be followed: it is a standby itself")));
         }
         if self.is_running()? {
             if self.in_recovery()? {
                 return self.wait_until_streaming();
             }
-            process::stop(self.lab, self.region, PROCESS, STOP)?;
+            process::stop(self.lab, self.region, self.process(), STOP)?;
         }
         peer.ensure_slot_for(self.region)?;
         if let Err(error) = self.rewind() {
-            eprintln!("{} cannot be rewound and is copied anew: {error}", self.region);
+            eprintln!("{self} cannot be rewound and is copied anew: {error}");
             self.copy_from_peer()?;
         }
         self.start_standby()?;
         // Slots of the time as a primary would hold back the log for ever.
-        self.sql(
-            "postgres",
+        self.server_sql(
             "select pg_drop_replication_slot(slot_name) from pg_replication_slots where not active",
         )
         .map(drop)

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 use super::control_plane::{base64, kubeconfig};
+use crate::application::Application;
 use crate::cache::read;
 use crate::credentials::Credentials;
 use crate::error::Result;
@@ -16,6 +17,8 @@ use crate::wait::{Look, until};
 pub(crate) const WORKLOADS: &str = "trading";
 /// Namespace of the operator.
 pub(crate) const OPERATOR: &str = "trading-region-operator";
+/// The stages of every application's pipeline.
+const STAGES: [&str; 5] = ["inbound", "ingestion", "core", "egress", "outbound"];
 /// The service account of the peer's operator.
 const READER: &str = "region-peer-reader";
 /// How long the controller manager may take to begin its work.
@@ -71,50 +74,62 @@ pub(crate) fn peer_kubeconfig(cluster: &Cluster<'_>) -> Result<String> {
 /// All secrets that the product finds in a region's cluster.
 pub(crate) fn apply(cluster: &Cluster<'_>, credentials: &Credentials, peer_kubeconfig: &str) -> Result<()> {
     let ca = String::from_utf8_lossy(&read(&cluster.lab.ca_file())?).into_owned();
-    let user = |username: &str, password: &str| json!({"username": username, "password": password});
     let mut objects = vec![
         secret(WORKLOADS, "trading-ca", &json!({"ca.crt": ca})),
         secret(OPERATOR, "trading-ca", &json!({"ca.crt": ca})),
     ];
-    for (role, database, broker) in [
-        ("inbound", "trading_inbound", "tm-inbound"),
-        ("ingestion", "trading_ingestion", "tm-ingestion"),
-        ("core", "trading_core", "tm-core"),
-        ("egress", "trading_egress", "tm-egress"),
-        ("outbound", "trading_outbound", "tm-outbound"),
-        ("migrator", "trading_migrator", "trading-migrator"),
-    ] {
-        let password = credentials.database(database)?;
-        objects.push(secret(WORKLOADS, &format!("trading-database-{role}"), &user(database, password)));
-        let password = credentials.broker(broker)?;
-        objects.push(secret(WORKLOADS, &format!("trading-broker-{role}"), &user(broker, password)));
+    for application in Application::ALL {
+        objects.extend(secrets_of(application, credentials, &ca)?);
+        let peer = peer_secret(application, cluster.region.peer());
+        objects.push(secret(WORKLOADS, &peer, &json!({"kubeconfig": peer_kubeconfig})));
     }
+    let key = credentials.aws(cluster.region.name())?;
+    objects.push(secret(
+        OPERATOR,
+        "aws-credentials",
+        &json!({"access-key-id": key.access_key_id, "secret-access-key": key.secret_access_key}),
+    ));
+    cluster.apply(&objects)
+}
+
+/// Users and passwords of one application: of its stages and migrator, of the user as whom it submits to the other
+/// application, of operator and keeper.
+fn secrets_of(application: Application, credentials: &Credentials, ca: &str) -> Result<Vec<Value>> {
+    let user = |username: &str, password: &str| json!({"username": username, "password": password});
+    let (prefix, users) = (application.secret_prefix(), application.user_prefix());
+    let mut brokers: Vec<(&str, String)> =
+        STAGES.iter().map(|stage| (*stage, format!("{users}-{stage}"))).collect();
+    brokers.push(("migrator", application.migrator_user().to_owned()));
+    let mut objects = Vec::new();
+    for (role, broker) in brokers {
+        let database = format!("trading_{role}");
+        let password = credentials.database(application, &database)?;
+        objects.push(secret(WORKLOADS, &format!("{prefix}-database-{role}"), &user(&database, password)));
+        let password = credentials.broker(&broker)?;
+        objects.push(secret(WORKLOADS, &format!("{prefix}-broker-{role}"), &user(&broker, password)));
+    }
+    let (_, submitter) = application.peer();
+    let password = credentials.broker(submitter)?;
+    objects.push(secret(WORKLOADS, &format!("{prefix}-broker-peer"), &user(submitter, password)));
     let database = json!({
         "keeper-username": "region_keeper",
-        "keeper-password": credentials.database("region_keeper")?,
+        "keeper-password": credentials.database(application, "region_keeper")?,
         "operator-username": "region_operator",
-        "operator-password": credentials.database("region_operator")?,
+        "operator-password": credentials.database(application, "region_operator")?,
         "ca.crt": ca,
     });
     let mut broker = user("region-operator", credentials.broker("region-operator")?);
     broker["ca.crt"] = ca.into();
-    let key = credentials.aws(cluster.region.name())?;
     objects.extend([
-        secret(WORKLOADS, "trade-matching-database", &database),
-        secret(OPERATOR, "trade-matching-database", &database),
-        secret(WORKLOADS, "trade-matching-broker", &broker),
-        secret(WORKLOADS, &peer_secret(cluster.region.peer()), &json!({"kubeconfig": peer_kubeconfig})),
-        secret(
-            OPERATOR,
-            "aws-credentials",
-            &json!({"access-key-id": key.access_key_id, "secret-access-key": key.secret_access_key}),
-        ),
+        secret(WORKLOADS, &format!("{application}-database"), &database),
+        secret(OPERATOR, &format!("{application}-database"), &database),
+        secret(WORKLOADS, &format!("{application}-broker"), &broker),
     ]);
-    cluster.apply(&objects)
+    Ok(objects)
 }
 
-fn peer_secret(peer: Region) -> String {
-    format!("trade-matching-peer-{peer}")
+fn peer_secret(application: Application, peer: Region) -> String {
+    format!("{application}-peer-{peer}")
 }
 
 fn secret(namespace: &str, name: &str, values: &Value) -> Value {

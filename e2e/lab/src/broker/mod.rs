@@ -1,4 +1,6 @@
-//! A region's RabbitMQ: one node, TLS only, users from a definitions file.
+//! A region's RabbitMQ: one node for all applications, TLS only, users from a definitions file.
+
+pub(crate) mod users;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::address::port;
 use crate::cache::{create_folder, write_secret};
-use crate::credentials::{BROKER_USERS, Credentials};
+use crate::credentials::Credentials;
 use crate::error::Result;
 use crate::kubernetes::base64;
 use crate::layout::Lab;
@@ -134,54 +136,23 @@ disk_free_limit.absolute = 50MB
 /// How often a quorum queue reports its counts, in milliseconds: a drain check must not read old ones.
 const ADVANCED: &str = "[{rabbit, [{quorum_tick_interval, 500}]}].\n";
 
-/// The write permission of customers; an operator that takes it wraps it so that it matches nothing.
-const SUBMIT: &str = r"^trade-matching\.in\.trades$";
-const SUBMIT_TAKEN: &str = r"(?!)(^trade-matching\.in\.trades$)";
-
-/// What users may do: tags, then configure, write, read. The least that the application needs (`docs/wiring.md`).
-fn permissions(user: &str, region: Region) -> (Value, [&'static str; 3]) {
-    const ALL_OURS: &str = r"^trade-matching\.";
-    let none = "^$";
-    match user {
-        // The operator takes and gives this one: only the region that is active first begins with it.
-        "customer-submit" if region == Region::UsEast1 => (json!([]), [none, SUBMIT, none]),
-        "customer-submit" => (json!([]), [none, SUBMIT_TAKEN, none]),
-        "customer-answers" => (json!([]), [none, none, r"^trade-matching\.out\.trades$"]),
-        "tm-inbound" => {
-            (json!([]), [none, r"^trade-matching\.ingestion\.trades$", r"^trade-matching\.in\.trades$"])
-        }
-        "tm-ingestion" => {
-            (json!([]), [none, r"^trade-matching\.core\.trades$", r"^trade-matching\.ingestion\.trades$"])
-        }
-        "tm-core" => {
-            let write = r"^trade-matching\.(in|ingestion|core|egress|outbound)\.trades$";
-            (json!([]), [none, write, r"^trade-matching\.core\.trades$"])
-        }
-        "tm-egress" => {
-            (json!([]), [none, r"^trade-matching\.outbound\.trades$", r"^trade-matching\.egress\.trades$"])
-        }
-        "tm-outbound" => {
-            (json!([]), [none, r"^trade-matching\.out\.trades$", r"^trade-matching\.outbound\.trades$"])
-        }
-        "trading-migrator" => (json!([]), [ALL_OURS, ALL_OURS, ALL_OURS]),
-        "region-operator" => (json!(["administrator"]), [".*", ".*", ".*"]),
-        _ => (json!([]), [none, none, none]),
-    }
-}
-
 fn definitions(region: Region, credentials: &Credentials) -> Result<Value> {
     let mut users = Vec::new();
     let mut granted = Vec::new();
-    for user in BROKER_USERS {
-        let (tags, [configure, write, read]) = permissions(user, region);
+    for user in users::all() {
         users.push(json!({
-            "name": user,
-            "password_hash": password_hash(user, credentials.broker(user)?),
+            "name": user.name,
+            "password_hash": password_hash(&user.name, credentials.broker(&user.name)?),
             "hashing_algorithm": "rabbit_password_hashing_sha256",
-            "tags": tags,
+            "tags": user.tags,
         }));
-        granted
-            .push(json!({"user": user, "vhost": "/", "configure": configure, "write": write, "read": read}));
+        granted.push(json!({
+            "user": user.name,
+            "vhost": "/",
+            "configure": user.configure,
+            "write": user.write_at_first_in(region),
+            "read": user.read,
+        }));
     }
     Ok(json!({"users": users, "vhosts": [{"name": "/"}], "permissions": granted}))
 }
@@ -212,15 +183,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_active_region_takes_submissions_at_the_start() {
+    fn each_user_gets_a_password_and_an_entry_in_both_regions() {
         let credentials = Credentials::generate();
-        let write = |region| {
+        for region in Region::ALL {
             let definitions = definitions(region, &credentials).unwrap();
-            let all = definitions["permissions"].as_array().unwrap().clone();
-            all.iter().find(|entry| entry["user"] == "customer-submit").unwrap()["write"].clone()
-        };
-        assert_eq!(write(Region::UsEast1), SUBMIT);
-        assert_eq!(write(Region::UsWest2), SUBMIT_TAKEN);
+            for list in ["users", "permissions"] {
+                assert_eq!(definitions[list].as_array().unwrap().len(), credentials.broker.len(), "{list}");
+            }
+        }
     }
 
     #[test]
