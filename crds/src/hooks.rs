@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration::Duration;
 
-/// A call at a point of a run. It must be idempotent by run and epoch: after a failure it is made again.
+/// A call at a point of a run. It must be idempotent by run and epoch: after a failure, or when the operator ended before it
+/// could write that it succeeded, it is made again, perhaps when the next stage is open already.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use crds::TradingRegionStatus;
 use e2e::clusters::{APPLICATION, NAMESPACE, OPERATOR_NAMESPACE};
 use e2e::customer::{Customer, CustomerOptions};
@@ -106,18 +106,19 @@ impl Rig {
         .await
     }
 
-    /// A region whose part of a switch has ended runs no pods, and its controls are Off.
+    /// Waits until a region whose part of a switch has ended runs no pods; its controls are Off.
     pub async fn stands_by(&self, region: Region) -> Result<()> {
         let deployments: Api<Deployment> = Api::namespaced(self.clusters.client(region), NAMESPACE);
         let ours = ListParams::default().labels(&format!("app.kubernetes.io/part-of={APPLICATION}"));
-        let scaled: Vec<String> = deployments
-            .list(&ours)
-            .await?
-            .into_iter()
-            .filter(|deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0))
-            .map(|deployment| deployment.name_any())
-            .collect();
-        ensure!(scaled.is_empty(), "{region} stands by and still has {scaled:?}");
+        until(&format!("the pods of {region} to go"), timeouts::NOTICE, async || {
+            let listed = deployments.list(&ours).await?.into_iter();
+            let scaled: Vec<String> = listed
+                .filter(|deployment| deployment.spec.as_ref().and_then(|spec| spec.replicas) != Some(0))
+                .map(|deployment| deployment.name_any())
+                .collect();
+            Ok(if scaled.is_empty() { Look::Seen(()) } else { Look::NotYet(format!("still up: {scaled:?}")) })
+        })
+        .await?;
         by_hand::all_off(self, region).await
     }
 

@@ -87,7 +87,6 @@ fn steps(intent: &Intent, from: &Region, to: &Region) -> Vec<PreviewStep> {
         Some((to, StepKind::OpenBroker)),
         Some((to, StepKind::FlipIngressOn)),
         hook(HookPoint::AfterOpen, StepKind::HookAfterOpen),
-        Some((from, StepKind::ScaleStandby)),
     ];
     order
         .into_iter()

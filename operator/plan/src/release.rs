@@ -4,6 +4,7 @@ use crate::context::{Context, Draft};
 use crate::intent::Management;
 use crate::plan::Phase;
 use crate::report::{Grant, Mark, SideReport};
+use crate::steady;
 use crate::step::Step;
 use crate::world::Validity;
 
@@ -23,6 +24,9 @@ pub(crate) fn release(ctx: &Context<'_>) -> Draft {
         }
         Some(_) if still_read(ctx) => {
             draft.wait(format!("{} to read how this side left the run", ctx.other));
+        }
+        Some(_) if !steady::put_away(ctx, &mut draft) => {
+            draft.wait("connections and pods of this side to go: its last run moved the application away");
         }
         Some(row) => {
             // There is nothing to hand back: the keeper, which needs no object, may renew it later.

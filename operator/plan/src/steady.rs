@@ -21,6 +21,7 @@ pub(crate) fn keep(ctx: &Context<'_>) -> Draft {
         Some(holder) if holder == ctx.me => active(ctx, row),
         Some(_) if start::orphaned(ctx, row) => start::take_over(ctx, row),
         Some(_) => standby(ctx),
+        None if handed_over(ctx, row) => standby(ctx),
         None => vacant(ctx, row),
     }
 }
@@ -93,13 +94,42 @@ fn standby(ctx: &Context<'_>) -> Draft {
     draft
 }
 
+/// My last run, if it moved the application away from here.
+fn left<'a>(ctx: &Context<'a>) -> Option<&'a RunReport> {
+    let run = ctx.world.mine.run.as_ref()?;
+    (run.mark == Mark::Finished && !run.is_start() && run.from == *ctx.me).then_some(run)
+}
+
+fn left_lately(ctx: &Context<'_>) -> bool {
+    let at = left(ctx).and_then(|run| run.ended_at);
+    at.is_some_and(|at| !ctx.past(at, ctx.intent.limits.stand_down))
+}
+
+/// This region's copy of the row still shows the fence of a run of which the other side said that it is active.
+fn handed_over(ctx: &Context<'_>, row: &LeaseView) -> bool {
+    let released = row.released.as_ref().map(|released| released.run);
+    !ctx.writer_here() && left(ctx).is_some_and(|run| released == Some(run.id))
+}
+
+/// What this side still has to put away right after a run that moved the application from here: connections and pods.
+/// Answers whether nothing is left.
+pub(crate) fn put_away(ctx: &Context<'_>, draft: &mut Draft) -> bool {
+    if !left_lately(ctx) {
+        return true;
+    }
+    let before = draft.0.steps.len();
+    send_away(ctx, draft);
+    if let Some(workloads) = ctx.fresh(&ctx.world.workloads) {
+        holder::scale_standby(workloads, draft);
+    }
+    draft.0.steps.len() == before
+}
+
 /// Nobody may publish here. Who is still connected right after a run looks for the new side; a connection that is kept
 /// open beside the other one for later harms nobody.
 fn send_away(ctx: &Context<'_>, draft: &mut Draft) {
     let Some(broker) = ctx.fresh(&ctx.world.broker) else { return };
-    let left = |run: &&RunReport| run.mark == Mark::Finished && !run.is_start() && run.from == *ctx.me;
-    let left_at = ctx.world.mine.run.as_ref().filter(left).and_then(|run| run.ended_at);
-    let lately = left_at.is_some_and(|at| !ctx.past(at, ctx.intent.limits.stand_down));
+    let lately = left_lately(ctx);
     if broker.customers_may_write || (lately && broker.customer_connections > 0) {
         draft.step(Step::CloseBroker);
     }

@@ -338,3 +338,37 @@ fn a_side_that_declined_and_was_granted_the_lease_by_hand_does_not_keep_the_old_
     assert_eq!(marks(&universe), [Some(Mark::Finished), Some(Mark::Declined)]);
     assert_eq!(universe.lease.opened, Opened::Intake);
 }
+
+#[test]
+fn an_old_side_whose_copy_of_the_row_is_behind_stands_by_once_the_new_side_is_active() {
+    let mut universe = begun();
+    universe.settle(120);
+    assert_eq!(marks(&universe), [Some(Mark::Finished), Some(Mark::Finished)]);
+    universe.sides[0].workloads[0].replicas = 2;
+    let run = universe.sides[0].report.run.as_ref().unwrap();
+    let released = Released { epoch: run.from_epoch, to: region(1), run: run.id };
+    let behind = |released: Released| LeaseView {
+        holder: None,
+        epoch: released.epoch,
+        released: Some(released),
+        ..universe.lease.clone()
+    };
+    let plan = |row: LeaseView| {
+        let world = World { lease: Fact::known(Some(row), universe.now), ..universe.world(0) };
+        decide(universe.now, &region(0), &universe.intent(0), &world)
+    };
+    let stands_by = plan(behind(released.clone()));
+    assert_eq!((stands_by.phase, kinds(&stands_by)), (Phase::Steady, vec![StepKind::ScaleStandby]));
+    let other = plan(behind(Released { run: RunId(uuid::Uuid::from_u128(7)), ..released }));
+    assert_ne!(other.phase, Phase::Steady, "the fence of a run that nobody finished");
+}
+
+#[test]
+fn an_object_that_is_deleted_in_mid_run_puts_its_old_side_away_before_it_goes() {
+    let mut universe = begun();
+    universe.sides.iter_mut().for_each(|side| side.deleting = true);
+    universe.settle(120);
+    assert_eq!(marks(&universe), [Some(Mark::Finished), Some(Mark::Finished)]);
+    assert!(universe.sides.iter().all(|side| !side.finalizer));
+    assert!(universe.sides[0].workloads.iter().all(|item| item.replicas == 0), "{:?}", universe.sides[0]);
+}

@@ -396,7 +396,7 @@ fn assert_parted(world: &World, steps: &[Step]) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any interleaving of the two sides, crashes between steps, hidden facts, facts from before the other side acted,
+    /// Any interleaving of the two sides, crashes between steps, hooks' answers that are forgotten or not written, hidden facts, facts from before the other side acted,
     /// spec changes and backlog:
     /// nothing unsafe on the way, and once disturbances end, the wanted side is active or a person is asked.
     #[test]
@@ -420,7 +420,12 @@ proptest! {
             let steps = if cut == 3 {
                 universe.pass(side, world.clone())
             } else {
-                decide(universe.now, &region(side), &universe.intent(side), &world).steps
+                let plan = decide(universe.now, &region(side), &universe.intent(side), &world);
+                // The write beside the effects may not arrive.
+                if spec > 0 {
+                    universe.note_hooks(side, &plan);
+                }
+                plan.steps
             };
             assert_safe(&before, &universe);
             assert_parted(&world, &steps);
@@ -430,6 +435,8 @@ proptest! {
                 assert_safe(&before, &universe);
             }
             match (fact, spec) {
+                // A new leader knows only what was written.
+                (11, _) => universe.sides[side].hook_results.clear(),
                 (13, 1) => universe.want(0),
                 (13, 2) => universe.want(1),
                 (14, 1) => universe.sides[side].queue = 1,

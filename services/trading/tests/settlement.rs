@@ -198,6 +198,42 @@ async fn order_and_repetitions_of_settlements_change_nothing() {
     assert_eq!(both.trading.number("select count(*) from trading.returned where code is not null").await, 0);
 }
 
+/// Whoever sends a round again because no confirm came has each message in the queue twice, one behind the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn settlements_that_come_back_twice_in_one_batch_count_once() {
+    let mut both = Both::start().await;
+    both.gateway.close().await;
+    let mut processes = Vec::new();
+    for stage in [StageName::Ingestion, StageName::Core, StageName::Egress] {
+        processes.push(both.trading.stage(stage).await);
+        processes.push(both.settlement.stage(stage).await);
+    }
+    processes.push(both.trading.stage(StageName::Outbound).await);
+    processes.push(both.settlement.stage(StageName::Inbound).await);
+    let inbound = both.trading.stage(StageName::Inbound).await;
+    publish_pair(&both.trading, 1).await;
+    both.trading.nothing_is_on_its_way().await;
+    inbound.kill();
+    let made = "select id, body from trading.outgoing_settlements order by id";
+    assert_eq!(carry(&both.trading, made, &both.settlement, THERE).await, 4);
+    let answered = "select count(*) from trading.outgoing_settlements";
+    eventually("all are answered", async || (both.settlement.number(answered).await == 4).then_some(()))
+        .await;
+    let twice = "select id, body from trading.outgoing_settlements, (values (1), (2)) as copies order by id";
+    assert_eq!(carry(&both.settlement, twice, &both.trading, BACK).await, 8);
+    processes.push(both.trading.stage(StageName::Inbound).await);
+    let settled = "select count(*) from trading.sent where status = 'SETTLED'";
+    eventually("both sides are settled", async || (both.trading.number(settled).await == 2).then_some(()))
+        .await;
+    for nothing in ["returned_pending", "unreturned", "quarantine"] {
+        assert_eq!(
+            both.trading.number(&format!("select count(*) from trading.{nothing}")).await,
+            0,
+            "{nothing}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allocation_on_which_the_parties_differ_is_mismatched_and_its_trade_stays_matched() {
     let both = Both::start().await;

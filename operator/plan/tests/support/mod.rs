@@ -208,6 +208,13 @@ impl Universe {
         Vec::new()
     }
 
+    /// What hooks answered is written beside the effects.
+    pub fn note_hooks(&mut self, index: usize, plan: &Plan) {
+        if let Some(run) = &mut self.sides[index].report.run {
+            run.hooks_done.extend(&plan.hooks_done);
+        }
+    }
+
     /// Keepers renew, deployments become ready: what happens without the operators.
     pub fn tick(&mut self, step: SignedDuration) {
         self.now = self.now.checked_add(step).expect("in range");
@@ -358,7 +365,9 @@ impl Universe {
         for _ in 0..rounds {
             let before = self.clone();
             for index in 0..2 {
-                for step in self.plan(index).steps {
+                let plan = self.plan(index);
+                self.note_hooks(index, &plan);
+                for step in plan.steps {
                     made.push((index, step.kind()));
                     self.apply(index, &step);
                 }

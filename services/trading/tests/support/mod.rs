@@ -180,7 +180,6 @@ impl World {
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
         });
-        region_lease::open(&self.sql, self.app(), epoch, grant_id, Opened::Core).await.unwrap();
         grant_id
     }
 
