@@ -85,8 +85,7 @@ async fn the_page_moves_an_application_without_the_operator() {
         "us-east-1 intake",
         "us-east-1 intake without a limit",
         " none closed",
-        "us-west-2 none closed",
-        "us-west-2 none",
+        "us-west-2 core closed",
         "us-west-2 core",
         "us-west-2 intake",
     ];

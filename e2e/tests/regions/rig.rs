@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use crds::TradingRegionStatus;
 use e2e::clusters::{APPLICATION, NAMESPACE, OPERATOR_NAMESPACE};
 use e2e::customer::{Customer, CustomerOptions};

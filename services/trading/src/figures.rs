@@ -149,7 +149,7 @@ pub(crate) async fn watch_backlog(database: Database, figures: Figures, shutdown
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match read(&database).await {
+        match read(&database, ALL).await {
             Ok(parts) => figures.tell_backlog(Some(&parts)),
             Err(reason) => {
                 tracing::debug!(reason, "backlog not known");
@@ -159,16 +159,19 @@ pub(crate) async fn watch_backlog(database: Database, figures: Figures, shutdown
     }
 }
 
-async fn read(database: &Database) -> Result<Vec<Part>, String> {
-    match timeout(LOOK_DEADLINE, rows(database)).await {
+const ALL: &str = "select part, records, oldest_seconds from trading.backlog";
+const ON_ITS_WAY: &str = "select part, records, oldest_seconds from trading.on_its_way";
+
+async fn read(database: &Database, query: &'static str) -> Result<Vec<Part>, String> {
+    match timeout(LOOK_DEADLINE, rows(database, query)).await {
         Ok(rows) => rows.map_err(|error| chain(&error)),
         Err(_) => Err(format!("the database did not answer within {} s", LOOK_DEADLINE.as_secs())),
     }
 }
 
-async fn rows(database: &Database) -> Result<Vec<Part>, DbError> {
+async fn rows(database: &Database, query: &'static str) -> Result<Vec<Part>, DbError> {
     let connection = database.connection().await?;
-    let rows = connection.query("select part, records, oldest_seconds from trading.backlog", &[]).await?;
+    let rows = connection.query(query, &[]).await?;
     let part = |row: &tokio_postgres::Row| -> Result<Part, DbError> {
         let records: i64 = row.try_get("records")?;
         Ok(Part {
@@ -187,13 +190,12 @@ pub(crate) fn router(database: Database) -> Router {
 
 async fn backlog(State(database): State<Database>) -> Result<Json<Backlog>, (StatusCode, String)> {
     let not_known = |reason| (StatusCode::SERVICE_UNAVAILABLE, format!("not known: {reason}\n"));
-    let parts = read(&database).await.map_err(not_known)?;
+    let parts = read(&database, ON_ITS_WAY).await.map_err(not_known)?;
     let of = |part| parts.iter().find(|known| known.part == part).map(|known| known.records);
-    let own = parts.iter().filter(|known| known.part != SETTLEMENTS);
     let (Some(undecided), Some(unanswered)) = (of(UNDECIDED), of(UNANSWERED)) else {
-        return Err(not_known("trading.backlog lacks a part".to_owned()));
+        return Err(not_known("trading.on_its_way lacks a part".to_owned()));
     };
-    let oldest_seconds = own.filter_map(|part| part.oldest_seconds).reduce(f64::max);
+    let oldest_seconds = parts.iter().filter_map(|part| part.oldest_seconds).reduce(f64::max);
     Ok(Json(Backlog { undecided, unanswered, total: undecided + unanswered, oldest_seconds }))
 }
 

@@ -107,14 +107,18 @@ select region.protect(('trading.' || name)::regclass)
   from unnest(array['inbound_raw', 'pending', 'quarantine', 'ingested', 'nacks', 'conflicts', 'outbox', 'unanswered',
                     'outgoing_settlements', 'probes']) as name;
 
--- Messages stored by inbound that core has not decided; answers on their way; settlements that wait for the other
--- application's broker. The age of the oldest of each.
-create view trading.backlog as
+-- Messages stored by inbound that core has not decided; answers on their way. The age of the oldest of each. Asked in a drain,
+-- so it reads nothing that may grow while another application is away.
+create view trading.on_its_way as
     select 'undecided' as part, count(*) as records,
            extract(epoch from clock_timestamp() - min(since))::double precision as oldest_seconds from trading.pending
     union all
     select 'unanswered', count(*), extract(epoch from clock_timestamp() - min(since))::double precision
-      from trading.unanswered
+      from trading.unanswered;
+
+-- With settlements that wait for the other application's broker.
+create view trading.backlog as
+    select * from trading.on_its_way
     union all
     select 'settlements', count(*), extract(epoch from clock_timestamp() - min(made_at))::double precision
       from trading.outgoing_settlements where sent_at is null;
@@ -127,7 +131,7 @@ create view trading.in_flight as
 grant usage on schema trading
     to trading_inbound, trading_ingestion, trading_core, trading_egress, trading_outbound, region_operator;
 grant select on trading.in_flight to region_operator, trading_core;
-grant select on trading.backlog to trading_core;
+grant select on trading.on_its_way, trading.backlog to trading_core;
 
 grant select, insert on trading.inbound_raw to trading_inbound;
 grant insert on trading.pending to trading_inbound;

@@ -53,11 +53,7 @@ select region.protect(('trading.' || name)::regclass)
 
 -- With what came back and is not applied yet.
 create or replace view trading.backlog as
-    select 'undecided' as part, count(*) as records,
-           extract(epoch from clock_timestamp() - min(since))::double precision as oldest_seconds from trading.pending
-    union all
-    select 'unanswered', count(*), extract(epoch from clock_timestamp() - min(since))::double precision
-      from trading.unanswered
+    select * from trading.on_its_way
     union all
     select 'settlements', count(*), extract(epoch from clock_timestamp() - min(since))::double precision
       from (select made_at as since from trading.outgoing_settlements where sent_at is null

@@ -12,7 +12,7 @@ use services_common::postgres::{DbError, Grant, Guarded};
 use services_common::stage::{StageDeps, StageError, admitted, withdrawn};
 use services_common::telemetry::chain;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,12 +20,11 @@ use uuid::Uuid;
 use super::Subject;
 use crate::envelope::{Decided, Record, pack};
 
-/// Rows in one round at most.
-const ROUND_LIMIT: i64 = 500;
 /// Looks for what other instances or stages left, when nobody says that there is something new.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Sending happens inside a transaction, so it must be well below the transaction's limit.
-const SEND_DEADLINE: Duration = Duration::from_secs(3);
+/// The name of another application's broker is asked again after this time: its region may have changed, and the broker of
+/// the region that was left takes messages all the same.
+const FOREIGN_CONNECTION: Duration = Duration::from_secs(30);
 
 /// A table of rows to be sent, and where to.
 #[derive(Clone, Copy)]
@@ -40,6 +39,23 @@ pub(crate) struct Route {
     pub(crate) messages: fn(&[Row], &Grant) -> Result<Unsent, DbError>,
     /// Whether the broker is another application's, whose name may lead elsewhere by now.
     pub(crate) foreign: bool,
+}
+
+/// How much is sent inside one transaction, and for how long: a fence waits for it.
+struct Round {
+    rows: i64,
+    deadline: Duration,
+}
+
+impl Route {
+    /// Well below the limit of a transaction; less where another application's broker decides how long it takes.
+    fn round(&self) -> Round {
+        if self.foreign {
+            Round { rows: 100, deadline: Duration::from_secs(1) }
+        } else {
+            Round { rows: 500, deadline: Duration::from_secs(3) }
+        }
+    }
 }
 
 /// Messages, and the numbers of their rows.
@@ -108,7 +124,12 @@ impl Relay {
             () = shutdown.cancelled() => return Ok(()),
             publisher = self.broker.publisher() => publisher?,
         };
+        let connected = Instant::now();
         loop {
+            if self.route.foreign && connected.elapsed() > FOREIGN_CONNECTION {
+                self.broker.close().await;
+                return Ok(());
+            }
             let sent = self.round(grant, &publisher).await?;
             backoff.reset();
             if sent > 0 {
@@ -128,16 +149,17 @@ impl Relay {
     /// The rows were committed before this transaction began and the guard held when it did, so what is sent was
     /// written under a grant that reached this database. A crash before the commit sends them again.
     async fn round(&self, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
+        let limit = self.route.round();
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
         let statement = unit.transaction().prepare_cached(self.route.take).await.map_err(DbError::from)?;
-        let rows = unit.transaction().query(&statement, &[&ROUND_LIMIT]).await.map_err(DbError::from)?;
+        let rows = unit.transaction().query(&statement, &[&limit.rows]).await.map_err(DbError::from)?;
         let Unsent { numbers, messages } = (self.route.messages)(&rows, unit.grant())?;
         if numbers.is_empty() {
             return Ok(0);
         }
-        timeout(SEND_DEADLINE, publisher.publish_all(&messages)).await.map_err(|_| {
-            StageError::Deadline { queue: self.route.queue.to_owned(), seconds: SEND_DEADLINE.as_secs() }
+        timeout(limit.deadline, publisher.publish_all(&messages)).await.map_err(|_| {
+            StageError::Deadline { queue: self.route.queue.to_owned(), seconds: limit.deadline.as_secs() }
         })??;
         let statement = unit.transaction().prepare_cached(self.route.mark).await.map_err(DbError::from)?;
         unit.transaction().execute(&statement, &[&numbers]).await.map_err(DbError::from)?;

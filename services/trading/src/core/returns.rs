@@ -62,9 +62,12 @@ impl Stage for Returns {
     ) -> Result<Vec<Outgoing>, DbError> {
         let came: Vec<Uuid> = records.iter().map(|record| record.record).collect();
         // What is not pending was applied before. What ingestion refused stays in its store, with the reason.
-        let open = tables::no_longer_pending(unit, &names::RETURNED, &came).await?;
-        let valid = records.iter().filter(|record| open.contains(&record.record)).filter_map(valid);
-        apply(unit, valid.collect()).await?;
+        let mut open = tables::no_longer_pending(unit, &names::RETURNED, &came).await?;
+        let valid: Vec<Record<Back>> = records.iter().filter_map(valid).collect();
+        // One that is in the batch twice counts once.
+        let fresh = valid.iter().filter(|record| open.remove(&record.record)).cloned().collect();
+        apply(unit, fresh).await?;
+        no_longer_unreturned(unit, &valid).await?;
         Ok(Vec::new())
     }
 
@@ -168,7 +171,6 @@ async fn apply(unit: &Guarded<'_>, came: Vec<Record<Back>>) -> Result<(), DbErro
         }
         looked.push(Looked { came, code });
     }
-    no_longer_unreturned(unit, &looked).await?;
     write_allocations(unit, &trades).await?;
     write_settled(unit, &trades).await?;
     write_returned(unit, &looked).await?;
@@ -269,16 +271,16 @@ async fn sent(unit: &Guarded<'_>, came: &[Record<Back>]) -> Result<HashSet<Uuid>
     Ok(refused.into_iter().filter(|(message, _)| known.contains(message)).map(|(_, record)| record).collect())
 }
 
-/// Whatever an answer is good for, its settlement is not sent again.
-async fn no_longer_unreturned(unit: &Guarded<'_>, looked: &[Looked]) -> Result<(), DbError> {
-    let sent = |Looked { came, .. }: &Looked| match &came.content {
+/// Whatever an answer is good for, and however often it came, its settlement is not sent again.
+async fn no_longer_unreturned(unit: &Guarded<'_>, came: &[Record<Back>]) -> Result<(), DbError> {
+    let sent = |came: &Record<Back>| match &came.content {
         Back::Settlement(returned) => Some(returned.settlement.message_id(SettlementStatus::Unmatched)),
         Back::Nack(_) => {
             let refused = came.content.refused(&came.id)?;
             Some(refused.message_id(SettlementStatus::Unmatched))
         }
     };
-    let messages: Vec<Uuid> = looked.iter().filter_map(sent).collect();
+    let messages: Vec<Uuid> = came.iter().filter_map(sent).collect();
     let take = "with those as ( \
             select message_id from trading.unreturned where message_id = any($1) order by message_id for update) \
         delete from trading.unreturned using those where unreturned.message_id = those.message_id";

@@ -62,6 +62,7 @@ impl Gap {
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: HashMap<String, Entry>,
+    generated: u64,
     sent: u64,
     resent: u64,
     confirmed: u64,
@@ -98,6 +99,8 @@ pub struct Answer<'a> {
 pub struct Verdict {
     /// Messages handed to a broker for the first time.
     pub sent: u64,
+    /// Messages that were due and never handed to a broker.
+    pub unsent: u64,
     /// Sent again because no confirm had come.
     pub resent: u64,
     /// Messages that a broker confirmed.
@@ -135,7 +138,8 @@ impl Verdict {
     /// Nothing lost, nothing doubled, no wrong answer, and everything that was sent was taken: without that, too little
     /// was tried.
     pub fn good(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.unconfirmed == 0 && self.details.unexpected == 0
+        let Self { lost, doubled, unconfirmed, unsent, details, .. } = self;
+        [*lost, *doubled, *unconfirmed, *unsent, details.unexpected].iter().all(|count| *count == 0)
     }
 }
 
@@ -143,6 +147,11 @@ impl Verdict {
 const NAMED_IDS: usize = 20;
 
 impl Ledger {
+    /// So many more messages are due, or follow at the end.
+    pub fn generated(&mut self, messages: u64) {
+        self.generated += messages;
+    }
+
     /// A message was handed to a broker, of which nothing is known but its id.
     pub fn sent(&mut self, id: &str, now: Timestamp) {
         self.sent_as(id, Note::default(), now);
@@ -267,6 +276,7 @@ impl Ledger {
         let unavailable_seconds = unavailable_ms as f64 / 1000.0;
         Verdict {
             sent: self.sent,
+            unsent: self.generated.saturating_sub(self.sent),
             resent: self.resent,
             confirmed: self.confirmed,
             answered: self.answered,
@@ -359,6 +369,17 @@ mod tests {
         ledger.sent("a", at(1));
         let verdict = ledger.verdict(at(2));
         assert_eq!((verdict.lost, verdict.doubled, verdict.good()), (0, 0, false));
+    }
+
+    #[test]
+    fn a_verdict_is_not_good_while_a_message_that_was_due_was_never_handed_over() {
+        let mut ledger = Ledger::default();
+        ledger.generated(2);
+        ledger.sent("a", at(1));
+        ledger.confirmed("a");
+        ledger.answered(answer("a", "1", "x"), at(2));
+        let verdict = ledger.verdict(at(2));
+        assert_eq!((verdict.unsent, verdict.lost, verdict.good()), (1, 0, false));
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Source {
         let ended = Instant::now();
         let due = ended - began;
         let last = self.scenario.close();
+        with(&self.ledger, |ledger| ledger.generated(last.len() as u64));
         let closing = async {
             for message in last {
                 // These come all at once, so they say nothing about a schedule.
@@ -93,8 +94,13 @@ impl Source {
             };
             let message = self.scenario.next_message();
             let at = jiff::SignedDuration::try_from(due).ok().and_then(|due| at.checked_add(due).ok());
-            if self.queue.send(Scheduled { message, due, at }).await.is_err() {
-                return;
+            with(&self.ledger, |ledger| ledger.generated(1));
+            // A broker that takes nothing keeps the queue full: that holds nobody beyond the end.
+            tokio::select! {
+                biased;
+                sent = self.queue.send(Scheduled { message, due, at }) => if sent.is_err() { return },
+                () = self.shutdown.cancelled() => return,
+                () = sleep_until(end) => return,
             }
         }
     }

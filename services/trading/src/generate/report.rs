@@ -63,6 +63,9 @@ fn text(verdict: &Verdict) -> String {
         format!("answers took {} after the message was due", percentiles(details.latency)),
         format!("sent late by {} against the schedule", percentiles(details.lateness)),
     ];
+    if verdict.unsent > 0 {
+        lines.push(format!("never sent   {:>9}   due, and no broker was there to take them", verdict.unsent));
+    }
     if details.quarantined > 0 {
         lines.push(format!(
             "quarantined  {:>9}   must be set apart: nobody to answer to",
