@@ -8,7 +8,7 @@ use crate::ids::Region;
 use crate::intent::{HookPoint, Intent, Management, Mode};
 use crate::plan::{Phase, Plan};
 use crate::proofs;
-use crate::report::{Mark, RunReport};
+use crate::report::RunReport;
 use crate::world::{HookResult, World};
 use crate::{release, source, start, steady, target};
 
@@ -100,9 +100,4 @@ fn observed_only(mut plan: Plan, run: Option<&RunReport>) -> Plan {
         );
     }
     plan
-}
-
-/// Whether a side in this state has passed the point of no return of its run.
-pub fn forward_only(mark: Mark) -> bool {
-    matches!(mark, Mark::Fenced | Mark::Begun)
 }

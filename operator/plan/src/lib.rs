@@ -24,7 +24,7 @@ mod step;
 mod target;
 mod world;
 
-pub use decide::{decide, forward_only};
+pub use decide::decide;
 pub use fact::Fact;
 pub use ids::{Epoch, GrantId, Region, RunId};
 pub use intent::{DrainPolicy, HookPoint, Intent, Limits, Management, Mode, OnDeadline, Wanted};

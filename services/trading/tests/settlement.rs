@@ -61,6 +61,13 @@ async fn read_the_rest(world: &World, ledger: &SharedLedger) -> Verdict {
     }
 }
 
+/// Waits until so many settlements were made to be sent.
+async fn made(world: &World, settlements: i64) {
+    let made = "select count(*) from trading.outgoing_settlements";
+    eventually("settlements to be made", async || (world.number(made).await == settlements).then_some(()))
+        .await;
+}
+
 /// Every trade that was matched is settled, and the customer was told both, once.
 async fn assert_all_settled(both: &Both, ledger: &SharedLedger) {
     both.assert_conserved().await;
@@ -164,6 +171,7 @@ async fn order_and_repetitions_of_settlements_change_nothing() {
     for number in 1..=3 {
         publish_pair(&both.trading, number).await;
     }
+    made(&both.trading, 12).await;
     both.trading.nothing_is_on_its_way().await;
     let brokers_first =
         "select id, body from trading.outgoing_settlements order by id collate \"C\", seq desc";
@@ -212,13 +220,11 @@ async fn settlements_that_come_back_twice_in_one_batch_count_once() {
     processes.push(both.settlement.stage(StageName::Inbound).await);
     let inbound = both.trading.stage(StageName::Inbound).await;
     publish_pair(&both.trading, 1).await;
-    both.trading.nothing_is_on_its_way().await;
+    made(&both.trading, 4).await;
     inbound.kill();
-    let made = "select id, body from trading.outgoing_settlements order by id";
-    assert_eq!(carry(&both.trading, made, &both.settlement, THERE).await, 4);
-    let answered = "select count(*) from trading.outgoing_settlements";
-    eventually("all are answered", async || (both.settlement.number(answered).await == 4).then_some(()))
-        .await;
+    let all = "select id, body from trading.outgoing_settlements order by id";
+    assert_eq!(carry(&both.trading, all, &both.settlement, THERE).await, 4);
+    made(&both.settlement, 4).await;
     let twice = "select id, body from trading.outgoing_settlements, (values (1), (2)) as copies order by id";
     assert_eq!(carry(&both.settlement, twice, &both.trading, BACK).await, 8);
     processes.push(both.trading.stage(StageName::Inbound).await);
