@@ -21,13 +21,15 @@ pub struct CustomerOptions {
     pub rate: u32,
     /// Share of malformed messages, 0 to 1.
     pub bad_share: f64,
+    /// Whether every matched trade must be answered SETTLED too: the settlement application must run.
+    pub settled: bool,
     /// Seed of all random choices; random if absent. Printed.
     pub seed: Option<u64>,
 }
 
 impl Default for CustomerOptions {
     fn default() -> Self {
-        Self { rate: 100, bad_share: 0.02, seed: None }
+        Self { rate: 100, bad_share: 0.02, settled: false, seed: None }
     }
 }
 
