@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::{Context as _, Result};
-use lab::database::Database;
 use lab::Application;
+use lab::database::Database;
 use tokio::task::spawn_blocking;
 
 use crate::clusters::Clusters;

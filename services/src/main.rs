@@ -1,10 +1,12 @@
 //! All services of the data plane in one program, one subcommand each.
 
+mod lease;
 mod routing_control;
 
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use lease::LeaseArgs;
 use routing_control::ControlArgs;
 use services_common::{shutdown, telemetry};
 use trading::generate::{self, GenerateArgs};
@@ -68,6 +70,12 @@ enum Command {
     /// 3: it could not be told: the database cannot be reached or is a standby, or --replay is not allowed here; with
     /// --only-where-active the latter two end with 0.
     Reconcile(Box<ReconcileArgs>),
+    /// The lease for a service of your own, in its database: docs/tutorial.md
+    #[command(mut_subcommands(lease_defaults))]
+    Lease {
+        #[command(subcommand)]
+        verb: Lease,
+    },
     /// Version of this program
     Version,
 }
@@ -127,6 +135,20 @@ enum Settlement {
     Migrate(Box<MigrateArgs>),
 }
 
+#[derive(Subcommand)]
+enum Lease {
+    /// Makes or updates schema `region` and the application's row in it; does nothing on a standby.
+    ///
+    /// The role needs CREATEROLE, and must hold pg_monitor and pg_signal_backend WITH ADMIN OPTION; or be a member of
+    /// region_owner where the roles exist.
+    Migrate(Box<LeaseArgs>),
+}
+
+/// No database is the obvious one.
+fn lease_defaults(verb: clap::Command) -> clap::Command {
+    verb.mut_arg("database_name", |name| name.default_value(None::<&str>).required(true))
+}
+
 /// The same options as in trade matching, with this application's own names.
 fn settlement_defaults(stage: clap::Command) -> clap::Command {
     let own = |name: &'static str, value: &'static str| {
@@ -167,6 +189,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let outcome = generate::from_args(customers, control, shutdown).await?;
             return Ok(if outcome.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Lease { verb: Lease::Migrate(args) } => told(lease::migrate(*args).await?),
         Command::Reconcile(args) => return Ok(reconcile::from_args(*args).await),
         Command::Trading { stage } => match stage {
             Trading::Inbound(args) => run_stage(StageName::Inbound, *args).await?,
@@ -197,10 +220,14 @@ async fn run_settlement(name: StageName, args: StageArgs) -> Result<(), Box<dyn 
 }
 
 async fn migrate_to(application: Application, args: MigrateArgs) -> Result<(), Box<dyn std::error::Error>> {
-    for line in migrate::from_args(application, args).await? {
+    told(migrate::from_args(application, args).await?);
+    Ok(())
+}
+
+fn told(done: Vec<String>) {
+    for line in done {
         println!("{line}");
     }
-    Ok(())
 }
 
 #[cfg(test)]

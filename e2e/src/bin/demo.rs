@@ -43,7 +43,10 @@ async fn main() -> ExitCode {
 /// What moves, and where to, each time.
 const MOVES: [(&str, &[(Application, Region)]); 2] = [
     ("trade-matching moves, settlement stays", &[(TradeMatching, Region::UsWest2)]),
-    ("both move at once, past each other", &[(TradeMatching, Region::UsEast1), (Settlement, Region::UsWest2)]),
+    (
+        "both move at once, past each other",
+        &[(TradeMatching, Region::UsEast1), (Settlement, Region::UsWest2)],
+    ),
 ];
 
 async fn show(arguments: &Arguments) -> Result<Verdict> {

@@ -25,7 +25,8 @@ impl Both {
         let mut active = BTreeMap::new();
         for application in Application::ALL {
             let region = clusters.of(application).active().await.unwrap_or(Region::ALL[0]);
-            run::start(&clusters, &Choices { reason: "test".into(), ..Choices::of(application, region) }).await?;
+            run::start(&clusters, &Choices { reason: "test".into(), ..Choices::of(application, region) })
+                .await?;
             active.insert(application, region);
         }
         Ok(Self { clusters, active })
