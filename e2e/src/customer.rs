@@ -1,5 +1,6 @@
 //! The customer of the tests: the generator of `services generate`, run here, outside of both clusters.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -7,7 +8,7 @@ use lab::{Application, Facts};
 use services_common::amqp::BrokerConfig;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use trading::generate::{self, Plan, Scenario, SharedLedger, Target};
+use trading::generate::{self, Ledger, Plan, Scenario, SharedLedger, Target};
 
 pub use trading::generate::Verdict;
 
@@ -21,15 +22,15 @@ pub struct CustomerOptions {
     pub rate: u32,
     /// Share of malformed messages, 0 to 1.
     pub bad_share: f64,
-    /// Whether every matched trade must be answered SETTLED too: the settlement application must run.
-    pub settled: bool,
     /// Seed of all random choices; random if absent. Printed.
     pub seed: Option<u64>,
+    /// Demand that each matched side is told that it is settled: only where settlements flow.
+    pub settled: bool,
 }
 
 impl Default for CustomerOptions {
     fn default() -> Self {
-        Self { rate: 100, bad_share: 0.02, settled: false, seed: None }
+        Self { rate: 100, bad_share: 0.02, seed: None, settled: false }
     }
 }
 
@@ -65,7 +66,8 @@ impl Customer {
             wait: LAST_ANSWERS,
             scenario: Scenario::new(seed, options.bad_share, today).in_run(run),
         };
-        let ledger = SharedLedger::default();
+        let ledger = if options.settled { Ledger::demanding_settled() } else { Ledger::default() };
+        let ledger = SharedLedger::new(Mutex::new(ledger));
         let stop = CancellationToken::new();
         let task = tokio::spawn(generate::run(plan, submit, answers, ledger.clone(), stop.clone()));
         Ok(Self { ledger, stop, task })

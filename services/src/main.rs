@@ -58,8 +58,8 @@ enum Command {
     /// It keeps books of its own and knows nothing of regions. An open schedule says when each message is due; the
     /// verdict tells what was lost, doubled, answered wrongly or late.
     ///
-    /// Exit code 0: nothing lost, doubled or answered wrongly, or a dry run. 1: something was. 2: it could not run, or not
-    /// write a file.
+    /// Exit code 0: nothing lost, doubled or answered wrongly, with --settled nothing unsettled, or a dry run. 1: something
+    /// was. 2: it could not run, or not write a file.
     #[command(after_long_help = GENERATE_EXAMPLES, after_help = "--help has examples and more about the options.")]
     Generate(Box<Generate>),
     /// Compares what each stage of trade matching stored with what the next one stored; sends again what is missing.
@@ -97,6 +97,8 @@ Examples, where BROKER is --broker-url, --broker-ca-file and the two password fi
     services generate BROKER --customers 10 --rate 1000 --bad-share 0.05 --bad-kinds all -o json
   Small trades that all match, and one in ten that is amended first:
     services generate BROKER --odds matched=9,amended --allocations 1 --quantity 100..500
+  Where matched trades are settled: each must be told as SETTLED too, within five minutes of the end:
+    services generate BROKER --settled --wait 300
   As the original sends, ten pairs each five seconds, started and stopped by a routing control:
     services generate BROKER --rate 4 --burst 20 --duration 86400 \\
       --routing-control trade-matching-generator --arc-endpoint us-east-1=https://… (five of these)
