@@ -53,6 +53,11 @@ impl Both {
         Ok(())
     }
 
+    /// Where an application is active.
+    pub(crate) fn active(&self, application: Application) -> Region {
+        self.active[&application]
+    }
+
     async fn epochs(&self, applications: &[Application]) -> Result<Vec<Option<Epoch>>> {
         let epoch = async |application: &Application| -> Result<Option<Epoch>> {
             let region = self.active[application];

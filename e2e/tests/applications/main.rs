@@ -88,3 +88,16 @@ async fn both_move_at_once_without_traffic() -> Result<()> {
 async fn both_move_at_once_while_customers_send() -> Result<()> {
     moved_under_load(&[TradeMatching, Settlement]).await
 }
+
+/// What a customer's confirmed messages would be that no drain had waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_left_in_the_broker_of_the_other_region_is_carried_over() -> Result<()> {
+    let both = Both::ready().await?;
+    let left = both.active(TradeMatching).peer();
+    let options =
+        CustomerOptions { rate: RATE, settled: true, submit_at: Some(left), ..CustomerOptions::default() };
+    let customer = Customer::start(&both.clusters.facts, &options)?;
+    customer.answered(100).await?;
+    good(&both, customer).await?;
+    Ok(())
+}
