@@ -16,8 +16,8 @@ pub(crate) struct Arguments {
     /// Leave everything up afterwards and tell how to look around.
     #[arg(long)]
     keep: bool,
-    /// Messages a second that the customer sends.
-    #[arg(long, default_value_t = 100)]
+    /// Messages a second that the customer sends. Each makes about four settlements.
+    #[arg(long, default_value_t = 40)]
     rate: u32,
     #[command(flatten)]
     assets: Assets,

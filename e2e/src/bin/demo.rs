@@ -18,8 +18,8 @@ use lab::{Application, Facts, Region};
 /// Moves trade-matching there and back, the second time with settlement, on a lab that is up.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Messages a second that the customer sends.
-    #[arg(long, default_value_t = 100)]
+    /// Messages a second that the customer sends. Each makes about four settlements.
+    #[arg(long, default_value_t = 40)]
     rate: u32,
     /// The lab's name.
     #[arg(long, default_value = "tr")]
@@ -30,8 +30,11 @@ struct Arguments {
 async fn main() -> ExitCode {
     match show(&Arguments::parse()).await {
         Ok(verdict) => {
-            println!("\n{verdict}");
-            if verdict.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if verdict.good() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -78,7 +81,9 @@ async fn show(arguments: &Arguments) -> Result<Verdict> {
     }
     step("the customer sends what is still open, waits for its last answers, and gives its verdict");
     let verdict = customer.finish().await?;
-    println!("\n{}", Stores::agree(&clusters).await?);
+    println!("\n{verdict}");
+    step("what both applications have stored of settlements is compared");
+    println!("{}", Stores::agree(&clusters).await?);
     Ok(verdict)
 }
 

@@ -12,8 +12,8 @@ use lab::Application::{Settlement, TradeMatching};
 
 use crate::both::Both;
 
-/// Messages a second; both applications, their brokers and databases share one machine.
-const RATE: u32 = 50;
+/// Messages a second. Each makes about four settlements; both applications, their brokers and databases share one machine.
+const RATE: u32 = 20;
 
 fn customer(both: &Both) -> Result<Customer> {
     let options = CustomerOptions { rate: RATE, settled: true, ..CustomerOptions::default() };

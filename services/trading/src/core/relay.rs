@@ -45,18 +45,39 @@ pub(crate) struct Route {
 }
 
 /// How much is sent inside one transaction, and for how long: a fence waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Round {
     rows: i64,
     deadline: Duration,
 }
 
+impl Round {
+    /// Most rows of a round.
+    const ROWS_MAX: i64 = 500;
+    /// The first round of a connection to a broker that may be slow.
+    const ROWS_FIRST: i64 = 100;
+
+    /// The next one, after this one took so long: twice as many rows while there is time to spare, half as many before
+    /// there is none.
+    fn after(self, took: Duration) -> Self {
+        let rows = if took < self.deadline / 8 {
+            self.rows * 2
+        } else if took > self.deadline / 2 {
+            self.rows / 2
+        } else {
+            self.rows
+        };
+        Self { rows: rows.clamp(1, Self::ROWS_MAX), ..self }
+    }
+}
+
 impl Route {
     /// Well below the limit of a transaction; less where another application's broker decides how long it takes.
-    fn round(&self) -> Round {
+    fn first_round(&self) -> Round {
         if self.foreign {
-            Round { rows: 100, deadline: Duration::from_secs(1) }
+            Round { rows: Round::ROWS_FIRST, deadline: Duration::from_secs(1) }
         } else {
-            Round { rows: 500, deadline: Duration::from_secs(3) }
+            Round { rows: Round::ROWS_MAX, deadline: Duration::from_secs(3) }
         }
     }
 }
@@ -126,14 +147,17 @@ impl Relay {
             publisher = self.broker.publisher() => publisher?,
         };
         let connected = Instant::now();
+        let mut round = self.route.first_round();
         loop {
             if self.route.foreign && connected.elapsed() > FOREIGN_CONNECTION {
                 self.broker.close().await;
                 return Ok(());
             }
-            let sent = self.round(grant, &publisher).await?;
+            let began = Instant::now();
+            let sent = self.round(round, grant, &publisher).await?;
             backoff.reset();
             if sent > 0 {
+                round = round.after(began.elapsed());
                 continue;
             }
             tokio::select! {
@@ -149,8 +173,7 @@ impl Relay {
     ///
     /// The rows were committed before this transaction began and the guard held when it did, so what is sent was
     /// written under a grant that reached this database. A crash before the commit sends them again.
-    async fn round(&self, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
-        let limit = self.route.round();
+    async fn round(&self, limit: Round, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
         let statement = unit.transaction().prepare_cached(self.route.take).await.map_err(DbError::from)?;
@@ -212,4 +235,18 @@ pub(crate) fn decision<C: DeserializeOwned>(
         (row.try_get("message_id")?, row.try_get("id")?, row.try_get("received_ms")?);
     let content = serde_json::from_str(row.try_get("body")?);
     Ok(content.map(|content| Record { record, id, received_ms, content }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_grows_while_there_is_time_to_spare_and_shrinks_before_there_is_none() {
+        let first = Round { rows: 100, deadline: Duration::from_secs(1) };
+        let rows = |round: Round, millis| round.after(Duration::from_millis(millis)).rows;
+        assert_eq!([rows(first, 50), rows(first, 300), rows(first, 600)], [200, 100, 50]);
+        let (most, least) = (Round { rows: 400, ..first }, Round { rows: 1, ..first });
+        assert_eq!((rows(most, 50), rows(least, 900)), (Round::ROWS_MAX, 1));
+    }
 }
