@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 const ROUND_LIMIT: i64 = 500;
 /// A party may report an allocation that the other one does not have: its settlement never comes back. Twelve attempts at
 /// doubling distances, of ten minutes at first, end after four weeks.
-const ATTEMPTS_MAX: i32 = 12;
+pub(crate) const ATTEMPTS_MAX: i32 = 12;
 /// Longest pause between two looks.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(30);
 
 const AGAIN: &str = "with old as ( \
         select message_id from trading.unreturned \
