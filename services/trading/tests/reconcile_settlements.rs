@@ -490,7 +490,6 @@ async fn the_exit_code_says_whether_the_two_applications_agree_differ_or_could_n
     };
     let port = format!("--peer-database-port={}", server.port);
     assert_eq!(run(&[&port]).await, ExitCode::SUCCESS);
-    // A port that nobody listens on.
     assert_eq!(run(&["--peer-database-port=1"]).await, ExitCode::from(3));
     assert_eq!(run(&[&port, "--job=CoreEgress"]).await, ExitCode::from(2));
     let lost = "delete from trading.returned_raw where correlation_id like '%-1-1'";
