@@ -124,11 +124,7 @@ impl Replayer<'_> {
         Ok((numbers(&records), pack(C::LINE.ingestion, &records, self.grant)))
     }
 
-    async fn parsed<C: Content>(
-        &self,
-        missing: &[Uuid],
-        of: fn(Vec<Stored<C>>) -> Vec<Record<Parsed<C>>>,
-    ) -> Result<Sending, DbError> {
+    async fn parsed<C: Content>(&self, missing: &[Uuid], of: Chosen<C>) -> Result<Sending, DbError> {
         let mut connection = self.database.connection().await?;
         let unit = Guarded::begin(&mut connection, self.grant).await?;
         let mut found = Vec::new();
@@ -251,6 +247,9 @@ fn not_arrived(job: Job) -> String {
 
 /// A record that ingestion stored, and whether core's decision is pending.
 type Stored<C> = (Record<Parsed<C>>, bool);
+
+/// Which of the stored ones are sent again.
+type Chosen<C> = fn(Vec<Stored<C>>) -> Vec<Record<Parsed<C>>>;
 
 /// What comes back has no versions.
 fn all<C>(found: Vec<Stored<C>>) -> Vec<Record<Parsed<C>>> {
