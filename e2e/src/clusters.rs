@@ -76,6 +76,17 @@ impl Clusters {
         Ok(self.object(region).await?.status.unwrap_or_default())
     }
 
+    /// The region that either copy shows as active; none where no copy can be read.
+    pub async fn active(&self) -> Option<Region> {
+        for region in Region::ALL {
+            let active = self.status(region).await.ok().and_then(|status| status.active_region);
+            if let Some(active) = active {
+                return active.as_str().parse().ok();
+            }
+        }
+        None
+    }
+
     /// Applies the object in both clusters, as `kubectl apply --server-side` would.
     ///
     /// # Errors

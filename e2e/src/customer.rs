@@ -1,13 +1,15 @@
 //! The customer of the tests: the generator of `services generate`, run here, outside of both clusters.
 
+use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lab::{Application, Facts};
+use lab::{Application, Facts, Region};
 use services_common::amqp::BrokerConfig;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use trading::generate::{self, Plan, Scenario, SharedLedger, Target};
+use trading::generate::{self, Ledger, Plan, Scenario, SharedLedger, Target};
 
 pub use trading::generate::Verdict;
 
@@ -23,11 +25,16 @@ pub struct CustomerOptions {
     pub bad_share: f64,
     /// Seed of all random choices; random if absent. Printed.
     pub seed: Option<u64>,
+    /// Demand that each matched side is told that it is settled: only where settlements flow.
+    pub settled: bool,
+    /// Sends to this region's broker wherever the name leads, as the operator's user: what is left there once that region
+    /// is not active.
+    pub submit_at: Option<Region>,
 }
 
 impl Default for CustomerOptions {
     fn default() -> Self {
-        Self { rate: 100, bad_share: 0.02, seed: None }
+        Self { rate: 100, bad_share: 0.02, seed: None, settled: false, submit_at: None }
     }
 }
 
@@ -50,8 +57,11 @@ impl Customer {
     /// When the lab's facts or the CA cannot be read.
     pub fn start(facts: &Facts, options: &CustomerOptions) -> Result<Self> {
         let seed = options.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
-        let submit = target(facts, "customer-submit")?;
-        let answers = target(facts, "customer-answers")?;
+        let submit = match options.submit_at {
+            Some(region) => target(facts, &facts.regions[&region].broker_url, "region-operator", None)?,
+            None => by_name(facts, "customer-submit")?,
+        };
+        let answers = by_name(facts, "customer-answers")?;
         let now = services_common::clock::now();
         // The same seed again on one day must not send ids that were answered before.
         let run = generate::run_of_day(now);
@@ -63,7 +73,8 @@ impl Customer {
             wait: LAST_ANSWERS,
             scenario: Scenario::new(seed, options.bad_share, today).in_run(run),
         };
-        let ledger = SharedLedger::default();
+        let ledger = if options.settled { Ledger::demanding_settled() } else { Ledger::default() };
+        let ledger = SharedLedger::new(Mutex::new(ledger));
         let stop = CancellationToken::new();
         let task = tokio::spawn(generate::run(plan, submit, answers, ledger.clone(), stop.clone()));
         Ok(Self { ledger, stop, task })
@@ -104,10 +115,15 @@ impl Customer {
     }
 }
 
-fn target(facts: &Facts, user: &str) -> Result<Target> {
-    let url = format!("amqps://{}:5671", facts.aws.applications[&Application::TradeMatching].broker_name);
+/// Trade matching's broker by the name that moves with its region.
+fn by_name(facts: &Facts, user: &str) -> Result<Target> {
+    let name = &facts.aws.applications[&Application::TradeMatching].broker_name;
+    target(facts, &format!("amqps://{name}:5671"), user, Some(facts.aws.dns))
+}
+
+fn target(facts: &Facts, url: &str, user: &str, dns: Option<SocketAddr>) -> Result<Target> {
     let password = facts.credentials.broker(user)?;
     let name = format!("customer {user}");
-    let broker = BrokerConfig::new(&url, user, password, Some(&facts.ca_file), &name)?;
-    Ok(Target { broker, dns: Some(facts.aws.dns) })
+    let broker = BrokerConfig::new(url, user, password, Some(&facts.ca_file), &name)?;
+    Ok(Target { broker, dns })
 }

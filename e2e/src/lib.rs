@@ -8,6 +8,7 @@ pub mod helm;
 pub mod kubectl;
 pub mod object;
 pub mod run;
+pub mod stores;
 pub mod timeline;
 pub mod timeouts;
 pub mod wait;

@@ -114,16 +114,20 @@ fn region_spec(facts: &Facts, application: Application, region: Region) -> Value
     })
 }
 
-/// All queues of the pipeline, and what the database and core still have on its way.
+/// All queues of the pipeline, what the other application left at the door, and what the database and core still have on
+/// its way.
 fn drain_checks(application: Application) -> Value {
-    let pipeline = application.queues().into_iter().next().unwrap_or_default();
+    let lines = application.queues();
     let name = |stage: &'static str| match stage {
         "in" => "inbound",
         "out" => "answers",
         stage => stage,
     };
-    let check = |queue: &Queue| json!({"name": name(queue.stage), "rabbitmq": {"queue": queue.name}});
-    let mut checks: Vec<Value> = pipeline.iter().map(check).collect();
+    let check = |name: &str, queue: &Queue| json!({"name": name, "rabbitmq": {"queue": queue.name}});
+    let pipeline = lines.iter().take(1).flatten().map(|queue| check(name(queue.stage), queue));
+    // What inbound has stored of another line goes along in the database; what it has not stays in this broker.
+    let doors = lines.iter().skip(1).filter_map(|line| line.first()).map(|queue| check("returns", queue));
+    let mut checks: Vec<Value> = pipeline.chain(doors).collect();
     checks.extend([
         json!({"name": "in-flight", "sql": {"query": "SELECT * FROM trading.in_flight"}}),
         json!({"name": "backlog", "http": {"url": core(application, "backlog"), "jsonPointer": "/total"}}),

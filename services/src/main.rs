@@ -1,10 +1,12 @@
 //! All services of the data plane in one program, one subcommand each.
 
+mod lease;
 mod routing_control;
 
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use lease::LeaseArgs;
 use routing_control::ControlArgs;
 use services_common::{shutdown, telemetry};
 use trading::generate::{self, GenerateArgs};
@@ -56,8 +58,8 @@ enum Command {
     /// It keeps books of its own and knows nothing of regions. An open schedule says when each message is due; the
     /// verdict tells what was lost, doubled, answered wrongly or late.
     ///
-    /// Exit code 0: nothing lost, doubled or answered wrongly, or a dry run. 1: something was. 2: it could not run, or not
-    /// write a file.
+    /// Exit code 0: nothing lost, doubled or answered wrongly, with --settled nothing unsettled, or a dry run. 1: something
+    /// was. 2: it could not run, or not write a file.
     #[command(after_long_help = GENERATE_EXAMPLES, after_help = "--help has examples and more about the options.")]
     Generate(Box<Generate>),
     /// Compares what each stage stored with what the next one stored, also of the other application; sends again what is
@@ -69,6 +71,12 @@ enum Command {
     /// 3: it could not be told: the database cannot be reached or is a standby, or --replay is not allowed here; with
     /// --only-where-active the latter two end with 0.
     Reconcile(Box<ReconcileArgs>),
+    /// The lease for a service of your own, in its database: docs/tutorial.md
+    #[command(mut_subcommands(lease_defaults))]
+    Lease {
+        #[command(subcommand)]
+        verb: Lease,
+    },
     /// Version of this program
     Version,
 }
@@ -90,6 +98,8 @@ Examples, where BROKER is --broker-url, --broker-ca-file and the two password fi
     services generate BROKER --customers 10 --rate 1000 --bad-share 0.05 --bad-kinds all -o json
   Small trades that all match, and one in ten that is amended first:
     services generate BROKER --odds matched=9,amended --allocations 1 --quantity 100..500
+  Where matched trades are settled: each must be told as SETTLED too, within five minutes of the end:
+    services generate BROKER --settled --wait 300
   As the original sends, ten pairs each five seconds, started and stopped by a routing control:
     services generate BROKER --rate 4 --burst 20 --duration 86400 \\
       --routing-control trade-matching-generator --arc-endpoint us-east-1=https://… (five of these)
@@ -129,6 +139,20 @@ enum Settlement {
     Reconcile(Box<ReconcileArgs>),
     /// Brings database and broker of a region up to date; on a standby waits for the migrations to arrive
     Migrate(Box<MigrateArgs>),
+}
+
+#[derive(Subcommand)]
+enum Lease {
+    /// Makes or updates schema `region` and the application's row in it; does nothing on a standby.
+    ///
+    /// The role needs CREATEROLE, and must hold pg_monitor and pg_signal_backend WITH ADMIN OPTION; or be a member of
+    /// region_owner where the roles exist.
+    Migrate(Box<LeaseArgs>),
+}
+
+/// No database is the obvious one.
+fn lease_defaults(verb: clap::Command) -> clap::Command {
+    verb.mut_arg("database_name", |name| name.default_value(None::<&str>).required(true))
 }
 
 /// The same options as in trade matching, with this application's own names.
@@ -171,6 +195,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let outcome = generate::from_args(customers, control, shutdown).await?;
             return Ok(if outcome.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Lease { verb: Lease::Migrate(args) } => told(lease::migrate(*args).await?),
         Command::Reconcile(args) => return Ok(reconcile::from_args(None, *args).await),
         Command::Trading { stage } => match stage {
             Trading::Inbound(args) => run_stage(StageName::Inbound, *args).await?,
@@ -204,10 +229,14 @@ async fn run_settlement(name: StageName, args: StageArgs) -> Result<(), Box<dyn 
 }
 
 async fn migrate_to(application: Application, args: MigrateArgs) -> Result<(), Box<dyn std::error::Error>> {
-    for line in migrate::from_args(application, args).await? {
+    told(migrate::from_args(application, args).await?);
+    Ok(())
+}
+
+fn told(done: Vec<String>) {
+    for line in done {
         println!("{line}");
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 /// Targets that need the two regions; `e2e/Cargo.toml` keeps a plain `cargo test` from running them.
-const ON_TWO_REGIONS: [&str; 2] = ["charts_admission", "regions"];
+const ON_TWO_REGIONS: [&str; 3] = ["charts_admission", "regions", "applications"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();

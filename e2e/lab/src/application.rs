@@ -131,6 +131,14 @@ impl Application {
         }
     }
 
+    /// Routing control that starts and stops its generators; its customers have no region.
+    pub fn generator_control(self) -> Option<&'static str> {
+        match self {
+            Self::TradeMatching => Some("trade-matching-generator"),
+            Self::Settlement => None,
+        }
+    }
+
     /// The application that it submits to, and as which broker user there.
     pub fn peer(self) -> (Self, &'static str) {
         match self {

@@ -64,7 +64,8 @@ impl AwsNames {
         let control = |name: &str| format!("{control_panel}/routingcontrol/{}", &digest(name)[..16]);
         let names = CONTROLS
             .iter()
-            .flat_map(|kind| Region::ALL.map(|region| format!("{application}-{kind}-{region}")));
+            .flat_map(|kind| Region::ALL.map(|region| format!("{application}-{kind}-{region}")))
+            .chain(application.generator_control().map(str::to_owned));
         let cluster =
             |region: Region| format!("arn:aws:rds:{region}:{ACCOUNT}:cluster:{application}-{region}");
         Self {
@@ -154,7 +155,7 @@ impl Configured<'_> {
     }
 
     fn routing_controls(&self) -> Vec<Value> {
-        let state = |name: &str| if name.ends_with(Region::UsEast1.name()) { "On" } else { "Off" };
+        let state = |name: &str| if name.ends_with(Region::UsWest2.name()) { "Off" } else { "On" };
         let controls = self.names.routing_controls.iter().map(|(name, arn)| {
             json!({
                 "arn": arn,
@@ -268,15 +269,18 @@ mod tests {
     use crate::address::Plan;
 
     #[test]
-    fn the_first_region_begins_with_every_control_and_rules_guard_app_and_ingress() {
+    fn the_first_region_and_the_generators_begin_on_and_rules_guard_app_and_ingress() {
         let lab = Lab::new(Plan::new("tr", 0).unwrap());
         for application in configured(&lab) {
             let controls = application.routing_controls();
-            assert_eq!(controls.len(), 6);
-            for control in controls {
-                let east = control["name"].as_str().unwrap().ends_with("us-east-1");
-                assert_eq!(control["initial_state"] == "On", east, "{control}");
-            }
+            let of = |state: &str| {
+                let named = controls.iter().filter(|control| control["initial_state"] == state);
+                named.map(|control| control["name"].as_str().unwrap()).collect::<Vec<_>>()
+            };
+            assert_eq!(of("Off").len(), 3);
+            assert!(of("Off").iter().all(|name| name.ends_with("us-west-2")));
+            let generators = application.names.application.generator_control();
+            assert_eq!(of("On").len(), 3 + usize::from(generators.is_some()));
             let rules = application.safety_rules();
             assert_eq!(rules.len(), 2);
             for arn in rules.iter().flat_map(|rule| rule["controls"].as_array().unwrap()) {

@@ -1,5 +1,6 @@
-//! The demonstration that `cargo xtask demo` runs on a lab that is up: Helm installs, trades flow, the application
-//! moves there and back, the customer gives its verdict. Exits non-zero unless nothing was lost or doubled.
+//! The demonstration that `cargo xtask demo` runs on a lab that is up: Helm installs, trades flow and settle, trade
+//! matching moves there while settlement stays, then both move, the customer gives its verdict and the stores of both are
+//! compared. Exits non-zero unless nothing was lost or doubled and the stores agree.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,10 +9,13 @@ use anyhow::Result;
 use clap::Parser;
 use e2e::customer::{Customer, CustomerOptions, Verdict};
 use e2e::object::{Choices, trading_region};
+use e2e::stores::Stores;
 use e2e::{Clusters, deploy, kubectl, run, timeline};
+use futures::future::try_join_all;
+use lab::Application::{Settlement, TradeMatching};
 use lab::{Application, Facts, Region};
 
-/// Moves trade-matching there and back on a lab that is up.
+/// Moves trade-matching there and back, the second time with settlement, on a lab that is up.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Messages a second that the customer sends.
@@ -36,35 +40,51 @@ async fn main() -> ExitCode {
     }
 }
 
+/// What moves, and where to, each time.
+const MOVES: [(&str, &[(Application, Region)]); 2] = [
+    ("trade-matching moves, settlement stays", &[(TradeMatching, Region::UsWest2)]),
+    (
+        "both move at once, past each other",
+        &[(TradeMatching, Region::UsEast1), (Settlement, Region::UsWest2)],
+    ),
+];
+
 async fn show(arguments: &Arguments) -> Result<Verdict> {
     let begin = Instant::now();
     let step = |text: &str| eprintln!("{:>7.1} s  {text}", begin.elapsed().as_secs_f64());
     let facts = &Facts::read(&arguments.lab)?;
-    let [east, west] = Region::ALL;
-    step("Helm installs the operator and the application in both clusters");
-    deploy::install(facts, &[Application::TradeMatching], deploy::SETTLE_SECONDS).await?;
+    step("Helm installs the operator and both applications in both clusters");
+    deploy::install(facts, &Application::ALL, deploy::SETTLE_SECONDS).await?;
     let clusters = Clusters::connect(facts).await?;
-    step("kubectl apply: trade-matching starts in us-east-1");
-    run::start(&clusters, &Choices::active(east)).await?;
+    step("kubectl apply: trade-matching and settlement start in us-east-1");
+    let starts = Application::ALL.map(|application| Choices::of(application, Region::UsEast1));
+    try_join_all(starts.iter().map(|choices| run::start(&clusters, choices))).await?;
     step(&format!("a customer sends {} messages a second", arguments.rate));
-    let customer =
-        Customer::start(facts, &CustomerOptions { rate: arguments.rate, ..CustomerOptions::default() })?;
+    let options = CustomerOptions { rate: arguments.rate, settled: true, ..CustomerOptions::default() };
+    let customer = Customer::start(facts, &options)?;
     customer.answered(200).await?;
-    for (to, reason) in [(west, "demonstration: there"), (east, "demonstration: and back")] {
-        step(&format!("kubectl apply: activeRegion: {to}, while trades flow"));
-        let choices = Choices { reason: reason.to_owned(), ..Choices::active(to) };
-        kubectl_apply(facts, &choices).await?;
-        let parts = run::switched(&clusters, to).await?;
-        println!("{}", timeline::text(&parts));
+    for (what, moves) in MOVES {
+        step(&format!("kubectl apply: {what}, while trades flow"));
+        for (application, to) in moves {
+            let reason = format!("demonstration: {what}");
+            kubectl_apply(facts, &Choices { reason, ..Choices::of(*application, *to) }).await?;
+        }
+        let of = moves.iter().map(|(application, to)| (clusters.of(*application), *to)).collect::<Vec<_>>();
+        let runs = try_join_all(of.iter().map(|(clusters, to)| run::switched(clusters, *to))).await?;
+        for ((application, _), parts) in moves.iter().zip(runs) {
+            println!("{application}: {}", timeline::text(&parts));
+        }
         customer.answered_more(200).await?;
     }
     step("the customer sends what is still open, waits for its last answers, and gives its verdict");
-    customer.finish().await
+    let verdict = customer.finish().await?;
+    println!("\n{}", Stores::agree(&clusters).await?);
+    Ok(verdict)
 }
 
 /// Applies the changed object with kubectl, as a person would, in both clusters.
 async fn kubectl_apply(facts: &Facts, choices: &Choices) -> Result<()> {
-    let file = facts.lab().folder().join("trade-matching.json");
+    let file = facts.lab().folder().join(format!("{}.json", choices.application));
     tokio::fs::write(&file, serde_json::to_vec_pretty(&trading_region(facts, choices)?)?).await?;
     for region in Region::ALL {
         kubectl::apply(facts, region, &file).await?;

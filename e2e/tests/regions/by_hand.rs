@@ -52,16 +52,11 @@ pub async fn all_off(rig: &Rig, region: Region) -> Result<()> {
     Ok(())
 }
 
-/// AWS as the person calls it.
-pub async fn access(facts: &Facts) -> Result<AwsAccess> {
+async fn client(facts: &Facts) -> Result<ArcClient> {
     let key = facts.credentials.aws("driver")?;
     let keys = Credentials::new(&key.access_key_id, &key.secret_access_key, None, None, "the lab's driver");
     let ca = tokio::fs::read(&facts.ca_file).await?;
-    Ok(AwsAccess::new(CredentialSource::Keys(keys), Some(&ca), CallTimeouts::default()).await?)
-}
-
-pub async fn client(facts: &Facts) -> Result<ArcClient> {
-    let access = access(facts).await?;
+    let access = AwsAccess::new(CredentialSource::Keys(keys), Some(&ca), CallTimeouts::default()).await?;
     let endpoint = |one: &lab::ArcEndpoint| ArcEndpoint { region: one.region.clone(), url: one.url.clone() };
     let endpoints: Vec<ArcEndpoint> = facts.aws.arc_endpoints.iter().map(endpoint).collect();
     Ok(ArcClient::new(&endpoints, &access)?)

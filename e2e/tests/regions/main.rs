@@ -5,7 +5,6 @@
 mod abort;
 mod admission;
 mod adoption;
-mod applications;
 mod autoscaler;
 mod by_hand;
 mod columns;

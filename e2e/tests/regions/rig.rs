@@ -32,7 +32,7 @@ impl Rig {
     pub async fn ready() -> Result<Self> {
         let facts = INSTALLED.get_or_try_init(install).await?;
         let clusters = Clusters::connect(facts).await?;
-        let active = holder(&clusters).await?.unwrap_or(Region::ALL[0]);
+        let active = clusters.active().await.unwrap_or(Region::ALL[0]);
         run::start(&clusters, &Choices { reason: "test".into(), ..Choices::active(active) }).await?;
         Ok(Self { clusters, active })
     }
@@ -203,15 +203,4 @@ async fn install() -> Result<Facts> {
     let facts = Facts::read("tr").context("these tests need the lab: run them with `cargo xtask test`")?;
     deploy::install(&facts, &[Application::TradeMatching], 0).await?;
     Ok(facts)
-}
-
-/// The region that either copy shows as active.
-async fn holder(clusters: &Clusters) -> Result<Option<Region>> {
-    for region in Region::ALL {
-        let Ok(status) = clusters.status(region).await else { continue };
-        if let Some(active) = status.active_region {
-            return Ok(active.as_str().parse().ok());
-        }
-    }
-    Ok(None)
 }

@@ -142,6 +142,17 @@ pub struct StageDeps {
     pub metrics: Metrics,
 }
 
+impl StageDeps {
+    /// What an error of the database means for the others in this process: connections to a writer that may have moved are
+    /// forgotten, and a refused guard closes the gate at once.
+    pub fn note(&self, error: &DbError, grant: &Grant) {
+        self.database.note(error);
+        if matches!(error, DbError::Fenced { .. }) {
+            self.gate.fenced(grant);
+        }
+    }
+}
+
 /// Runs a stage until shutdown: works while the gate admits it, takes nothing while it does not.
 pub async fn run<S: Stage>(stage: S, deps: StageDeps, shutdown: CancellationToken) {
     let mut gate = deps.gate.watch();
@@ -152,7 +163,9 @@ pub async fn run<S: Stage>(stage: S, deps: StageDeps, shutdown: CancellationToke
         match runner.consume(&grant, &mut gate, &shutdown, &mut backoff).await {
             Ok(()) => {}
             Err(error) => {
-                runner.note(&error, &grant);
+                if let StageError::Database(error) = &error {
+                    runner.deps.note(error, &grant);
+                }
                 let wait = backoff.next_wait();
                 tracing::warn!(
                     queue = runner.stage.queue(),
@@ -223,15 +236,6 @@ struct Stored {
 }
 
 impl<S: Stage> Runner<S> {
-    fn note(&self, error: &StageError, grant: &Grant) {
-        if let StageError::Database(error) = error {
-            self.deps.database.note(error);
-            if matches!(error, DbError::Fenced { .. }) {
-                self.deps.gate.fenced(grant);
-            }
-        }
-    }
-
     fn consume_error(&self, what: &'static str) -> impl FnOnce(lapin::Error) -> StageError {
         let queue = self.stage.queue().to_owned();
         move |source| StageError::Consume { queue, what, source }

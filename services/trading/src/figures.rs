@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::message::NACK;
+use crate::names::Application;
 
 /// How often the backlog is read for the metrics.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -45,6 +46,8 @@ pub(crate) struct Figures {
     answer_seconds: Family<StatusLabel, Histogram, fn() -> Histogram>,
     backlog_records: Family<PartLabel, Number>,
     backlog_oldest_seconds: Family<PartLabel, Number>,
+    settlements_unreturned: Number,
+    settlements_unreturned_oldest_seconds: Number,
 }
 
 /// What is on its way.
@@ -75,6 +78,8 @@ impl Default for Figures {
             }),
             backlog_records: Family::default(),
             backlog_oldest_seconds: Family::default(),
+            settlements_unreturned: Number::default(),
+            settlements_unreturned_oldest_seconds: Number::default(),
         }
     }
 }
@@ -107,6 +112,21 @@ impl Figures {
         );
     }
 
+    /// The metrics of trade matching's core: settlements that wait for an answer, unknown until they were counted.
+    pub(crate) fn register_unreturned(&self, registry: &mut Registry) {
+        self.tell_unreturned(None);
+        registry.register(
+            "settlements_unreturned",
+            "Settlements that were made and have not come back; NaN where that is not known",
+            self.settlements_unreturned.clone(),
+        );
+        registry.register(
+            "settlements_unreturned_oldest_seconds",
+            "Age of the oldest of them, 0 when there is none; NaN where that is not known",
+            self.settlements_unreturned_oldest_seconds.clone(),
+        );
+    }
+
     /// An answer is in the customers' queue. A clock that was set back counts as no time.
     pub(crate) fn answered(&self, status: &str, caused_ms: i64, now_ms: i64) {
         let status = statuses().into_iter().find(|word| *word == status).unwrap_or(NACK);
@@ -117,13 +137,24 @@ impl Figures {
     fn tell_backlog(&self, backlog: Option<&[Part]>) {
         for part in PARTS {
             let known = backlog.and_then(|parts| parts.iter().find(|known| known.part == part));
-            #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 records are on their way")]
-            let records = known.map_or(f64::NAN, |known| known.records as f64);
-            let oldest = known.map_or(f64::NAN, |known| known.oldest_seconds.unwrap_or(0.0));
+            let (records, oldest) = numbers(known);
             self.backlog_records.get_or_create(&PartLabel { part }).set(records);
             self.backlog_oldest_seconds.get_or_create(&PartLabel { part }).set(oldest);
         }
     }
+
+    fn tell_unreturned(&self, unreturned: Option<&Part>) {
+        let (records, oldest) = numbers(unreturned);
+        self.settlements_unreturned.set(records);
+        self.settlements_unreturned_oldest_seconds.set(oldest);
+    }
+}
+
+/// How many there are and how old the oldest one is. What is not known is not zero.
+fn numbers(known: Option<&Part>) -> (f64, f64) {
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 records are on their way")]
+    let records = known.map_or(f64::NAN, |known| known.records as f64);
+    (records, known.map_or(f64::NAN, |known| known.oldest_seconds.unwrap_or(0.0)))
 }
 
 const UNDECIDED: &str = "undecided";
@@ -132,7 +163,7 @@ const UNANSWERED: &str = "unanswered";
 const SETTLEMENTS: &str = "settlements";
 const PARTS: [&str; 3] = [UNDECIDED, UNANSWERED, SETTLEMENTS];
 
-/// One row of `trading.backlog`.
+/// One row of `trading.backlog`, or the like.
 #[derive(Clone, Debug)]
 struct Part {
     part: String,
@@ -140,27 +171,44 @@ struct Part {
     oldest_seconds: Option<f64>,
 }
 
-/// Reads the backlog for the metrics until shutdown. What cannot be read is not known, and not zero.
-pub(crate) async fn watch_backlog(database: Database, figures: Figures, shutdown: CancellationToken) {
-    let mut ticks = interval(LOOK_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match read(&database, ALL).await {
-            Ok(parts) => figures.tell_backlog(Some(&parts)),
-            Err(reason) => {
-                tracing::debug!(reason, "backlog not known");
-                figures.tell_backlog(None);
+/// Reads what the metrics of core tell.
+pub(crate) struct Watch {
+    pub(crate) database: Database,
+    pub(crate) figures: Figures,
+    /// Only trade matching waits for settlements to come back.
+    pub(crate) application: Application,
+}
+
+impl Watch {
+    /// Reads until shutdown. What cannot be read is not known, and not zero.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut ticks = interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let backlog = self.parts(ALL).await;
+            self.figures.tell_backlog(backlog.as_deref());
+            if self.application == Application::TradeMatching {
+                let unreturned = self.parts(UNRETURNED).await;
+                self.figures.tell_unreturned(unreturned.as_deref().and_then(<[Part]>::first));
             }
         }
+    }
+
+    async fn parts(&self, query: &'static str) -> Option<Vec<Part>> {
+        let parts = read(&self.database, query).await;
+        parts.inspect_err(|reason| tracing::debug!(reason, "backlog not known")).ok()
     }
 }
 
 const ALL: &str = "select part, records, oldest_seconds from trading.backlog";
 const ON_ITS_WAY: &str = "select part, records, oldest_seconds from trading.on_its_way";
+const UNRETURNED: &str = "select 'unreturned' as part, count(*) as records, \
+        extract(epoch from clock_timestamp() - min(since))::double precision as oldest_seconds \
+     from trading.unreturned";
 
 async fn read(database: &Database, query: &'static str) -> Result<Vec<Part>, String> {
     match timeout(LOOK_DEADLINE, rows(database, query)).await {
@@ -224,6 +272,19 @@ mod tests {
             "{known}"
         );
         assert!(known.contains(r#"services_backlog_records{stage="x",part="undecided"} NaN"#), "{known}");
+    }
+
+    #[test]
+    fn settlements_that_have_not_come_back_are_not_zero_before_they_were_counted() {
+        let before = text(Figures::register_unreturned, |_| {});
+        assert!(before.contains(r#"services_settlements_unreturned{stage="x"} NaN"#), "{before}");
+        let part = Part { part: "unreturned".to_owned(), records: 2, oldest_seconds: Some(7.5) };
+        let known = text(Figures::register_unreturned, |figures| figures.tell_unreturned(Some(&part)));
+        assert!(known.contains(r#"services_settlements_unreturned{stage="x"} 2.0"#), "{known}");
+        assert!(
+            known.contains(r#"services_settlements_unreturned_oldest_seconds{stage="x"} 7.5"#),
+            "{known}"
+        );
     }
 
     #[test]

@@ -314,7 +314,12 @@ fn metrics(name: StageName, application: Application) -> (Metrics, Figures) {
     let figures = Figures::default();
     let metrics = Metrics::with(name.word(), |registry| match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress => {}
-        StageName::Core => figures.register_backlog(registry),
+        StageName::Core => {
+            figures.register_backlog(registry);
+            if application == Application::TradeMatching {
+                figures.register_unreturned(registry);
+            }
+        }
         StageName::Outbound if application == Application::Settlement => {}
         StageName::Outbound => figures.register_answers(registry),
     });
@@ -421,9 +426,14 @@ impl Work {
             route: relay::outbox::<C>(),
             written: written.clone(),
         };
-        let backlog =
-            figures::watch_backlog(self.deps.database.clone(), self.figures.clone(), self.shutdown.clone());
-        tokio::join!(self.stage(Core::<C>::new(written)), relay.run(self.shutdown.clone()), backlog);
+        let backlog = figures::Watch {
+            database: self.deps.database.clone(),
+            figures: self.figures.clone(),
+            application: self.deps.application,
+        };
+        let core = Core::<C>::new(written, self.deps.settlements.on());
+        let stop = || self.shutdown.clone();
+        tokio::join!(self.stage(core), relay.run(stop()), backlog.run(stop()));
     }
 
     async fn resend_settlements(&self) {
@@ -439,7 +449,7 @@ impl Work {
         let relay = Relay {
             deps: self.stage_deps.clone(),
             broker: Arc::new(Broker::new(peer.as_ref().clone())),
-            route: outgoing::route(self.deps.application),
+            route: outgoing::route(self.deps.application, self.deps.resend_after),
             // Egress, another process, writes the rows: they are looked for.
             written: Arc::new(Notify::new()),
         };

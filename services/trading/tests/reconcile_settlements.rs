@@ -378,12 +378,12 @@ async fn what_will_be_sent_again_by_itself_is_on_its_way_and_what_will_not_be_is
     eventually("they are lost", async || (both.settlement.purge(THERE).await > 0).then_some(())).await;
     let waiting = reconcile::run(&between).await.unwrap();
     assert!(waiting.agrees && waiting.boundaries[0].comparison.under_way == 4, "{waiting}");
-    let late = "update trading.unreturned set since = since - interval '2 hours'";
+    let late = "update trading.unreturned set due = due - interval '2 hours'";
     damage(&both.trading, "unreturned", late).await;
     let late = reconcile::run(&between).await.unwrap();
     assert_eq!(counts(&late), [[4, 0, 0]], "{late}");
     assert!(late.to_string().contains("was due to be sent again"), "{late}");
-    let exhausted = "update trading.unreturned set since = clock_timestamp(), attempts = 12";
+    let exhausted = "update trading.unreturned set due = null, attempts = 13";
     damage(&both.trading, "unreturned", exhausted).await;
     let exhausted = reconcile::run(&between).await.unwrap();
     assert_eq!(counts(&exhausted), [[4, 0, 0]], "{exhausted}");

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -16,7 +17,7 @@ use support::both::{ACCOUNT, BACK, Both, THERE, allocated, carry, publish_pair};
 use support::reports::{BROKER, IM};
 use support::{APP, PATIENCE, Process, REGION, World, eventually};
 use tokio_util::sync::CancellationToken;
-use trading::generate::{self, Answer, Plan, Scenario, SharedLedger, Verdict};
+use trading::generate::{self, Answer, Ledger, Mix, Plan, Scenario, SharedLedger, Verdict};
 use trading::message::Response;
 use trading::names::{self, Application};
 use trading::reconcile::{self, Boundary, Job, Window};
@@ -108,15 +109,77 @@ async fn trades_that_match_are_settled_and_the_customer_is_told_of_both_once() {
     assert!(report.boundaries.iter().all(Boundary::agrees), "{report:#?}");
 }
 
+/// How often sessions that have ended looked at a table.
+async fn looks_at(world: &World, table: &str) -> i64 {
+    let looks =
+        "select seq_scan + idx_scan from pg_stat_user_tables where schemaname = 'trading' and relname";
+    world.number(&format!("{looks} = '{table}'")).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_settlements_a_matched_trade_stays_matched_and_nothing_is_made() {
     let world = World::open().await;
-    let _pipeline = world.pipeline().await;
+    // Making indexes was to look at the tables.
+    let migrated = async || (looks_at(&world, "returned").await > 0).then_some(());
+    eventually("the migrator's session ends", migrated).await;
+    let before = (looks_at(&world, "trades").await, looks_at(&world, "returned").await);
+    let pipeline = world.pipeline().await;
     publish_pair(&world, 1).await;
     let answers = world.answers(2).await;
     assert!(answers.values().all(|answer| answer.status == "MATCHED"), "{answers:?}");
     world.nothing_is_on_its_way().await;
     assert_eq!(world.number("select count(*) from trading.outgoing_settlements").await, 0);
+    drop(pipeline);
+    // A session that has ended has told what it read.
+    let sessions = "select count(*) from pg_stat_activity where usename = 'trading_core' and datname = current_database()";
+    eventually("core's sessions end", async || (world.number(sessions).await == 0).then_some(())).await;
+    assert!(looks_at(&world, "trades").await > before.0);
+    assert_eq!(looks_at(&world, "returned").await, before.1, "nobody asks for what came back");
+}
+
+/// Runs a customer with `--settled`, who waits at most so long for what is due at the end.
+async fn demanding_customer(world: &World, wait: Duration) -> Verdict {
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let odds = "matched,mismatched,unmatched,amended,cancelled".parse().unwrap();
+    let bad = "truncated,no-allocations,null-instructions,no-correlation-id".parse().unwrap();
+    let scenario = Scenario::new(seed, 0.3, date(2026, 2, 9)).with(Mix { odds, bad, ..Mix::default() });
+    let plan = Plan { rate: 100.0, duration: Duration::from_secs(4), wait, scenario };
+    let (submit, answers) = (world.target("submit"), world.target("answers"));
+    let ledger = SharedLedger::new(Mutex::new(Ledger::demanding_settled()));
+    generate::run(plan, submit, answers, ledger, CancellationToken::new()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_who_demands_that_trades_are_settled_waits_for_it_and_is_content() {
+    let both = Both::start().await;
+    let _pipelines = both.pipelines().await;
+    let verdict = demanding_customer(&both.trading, PATIENCE).await;
+    let told = verdict.settlement.clone().unwrap();
+    assert!(verdict.good() && told.settled > 50 && told.stay_matched > 0, "{verdict:#?}");
+    assert_eq!(verdict.statuses["SETTLED"], told.settled);
+    assert_eq!(verdict.statuses["MATCHED"], told.settled + told.stay_matched, "{verdict:#?}");
+    assert_eq!(verdict.sent, verdict.answered + verdict.details.not_owed, "{verdict:#?}");
+    let (matched, settled) = (verdict.details.latency, told.settled_latency);
+    assert!(settled.count > 20 && settled.count < matched.count && settled.p50 > 0.0, "{verdict:#?}");
+    let stored = "select count(*) from trading.trades where status = 'SETTLED'";
+    assert_eq!(u64::try_from(both.trading.number(stored).await).unwrap(), told.settled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_who_demands_that_trades_are_settled_says_that_none_is_where_settlement_does_not_run() {
+    /// All of it passes, because the last answer never comes.
+    const WAIT: Duration = Duration::from_secs(30);
+    let both = Both::start().await;
+    let _trading = both.trading.pipeline().await;
+    let verdict = demanding_customer(&both.trading, WAIT).await;
+    let told = verdict.settlement.clone().unwrap();
+    assert!(!verdict.good() && told.settled == 0 && told.unsettled > 50, "{verdict:#?}");
+    assert_eq!(verdict.statuses["MATCHED"], told.unsettled + told.stay_matched, "{verdict:#?}");
+    assert_eq!((verdict.lost, verdict.doubled, verdict.details.unexpected), (0, 0, 0), "{verdict:#?}");
+    let text = verdict.to_string();
+    assert!(text.contains(&format!("unsettled    {:>9} ", told.unsettled)), "{text}");
+    assert!(text.ends_with("NOT GOOD"), "{text}");
 }
 
 /// Two instances of each stage of the settlement application, so that both sides of a pair often come at once [W16].
@@ -353,7 +416,7 @@ async fn settlements_that_a_broker_lost_on_the_way_there_or_back_are_sent_again(
     let made = "select count(*) from trading.outgoing_settlements where sent_at is not null";
     eventually("all were sent", async || (both.trading.number(made).await == 4).then_some(())).await;
     inbound.kill();
-    let again = "select count(*) from trading.unreturned where attempts > 0";
+    let again = "select count(*) from trading.unreturned where attempts > 1";
     lose(&both.settlement, THERE).await;
     processes.push(both.settlement.stage(StageName::Inbound).await);
     eventually("sent again", async || (both.trading.number(again).await == 4).then_some(())).await;

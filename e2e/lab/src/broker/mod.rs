@@ -33,8 +33,8 @@ pub(crate) fn start(lab: &Lab, region: Region, root: &Path, credentials: &Creden
     create_folder(&data)?;
     write_secret(&etc.join("rabbitmq.conf"), configuration(lab, region))?;
     write_secret(&etc.join("advanced.config"), ADVANCED)?;
-    write_secret(&etc.join("enabled_plugins"), "[rabbitmq_management].\n")?;
-    write_secret(&etc.join("definitions.json"), definitions(region, credentials)?.to_string())?;
+    write_secret(&etc.join("enabled_plugins"), "[rabbitmq_management, rabbitmq_federation].\n")?;
+    write_secret(&etc.join("definitions.json"), definitions(lab, region, credentials)?.to_string())?;
     let machine = crate::cache::read(Path::new("/proc/sys/kernel/hostname"))?;
     // Erlang looks up the machine's name; without an answer here it would wait for DNS servers out of reach.
     write_secret(
@@ -136,7 +136,7 @@ disk_free_limit.absolute = 50MB
 /// How often a quorum queue reports its counts, in milliseconds: a drain check must not read old ones.
 const ADVANCED: &str = "[{rabbit, [{quorum_tick_interval, 500}]}].\n";
 
-fn definitions(region: Region, credentials: &Credentials) -> Result<Value> {
+fn definitions(lab: &Lab, region: Region, credentials: &Credentials) -> Result<Value> {
     let mut users = Vec::new();
     let mut granted = Vec::new();
     for user in users::all() {
@@ -154,7 +154,41 @@ fn definitions(region: Region, credentials: &Credentials) -> Result<Value> {
             "read": user.read,
         }));
     }
-    Ok(json!({"users": users, "vhosts": [{"name": "/"}], "permissions": granted}))
+    Ok(json!({
+        "users": users,
+        "vhosts": [{"name": "/"}],
+        "permissions": granted,
+        "parameters": [upstream(lab, region, credentials)?],
+        "policies": [{
+            "vhost": "/",
+            "name": "leftovers",
+            "pattern": users::doors(),
+            "apply-to": "queues",
+            "definition": {"federation-upstream": UPSTREAM},
+        }],
+    }))
+}
+
+const UPSTREAM: &str = "peer";
+
+/// The other region's broker: what customers left in its first queues is fetched from there once somebody takes from
+/// the queue of that name here. The sender's validated user comes along, since probes are known by it.
+fn upstream(lab: &Lab, region: Region, credentials: &Credentials) -> Result<Value> {
+    let peer = region.peer();
+    let password = credentials.broker(users::FEDERATION)?;
+    let uri = format!(
+        "amqps://{}:{password}@{}:{}/%2f?cacertfile=/etc/rabbitmq/ca.crt&verify=verify_peer\
+         &server_name_indication={peer}.trading.lab&heartbeat=5",
+        users::FEDERATION,
+        lab.plan.address(peer),
+        port::AMQPS,
+    );
+    Ok(json!({
+        "component": "federation-upstream",
+        "vhost": "/",
+        "name": UPSTREAM,
+        "value": {"uri": uri, "ack-mode": "on-confirm", "trust-user-id": true, "reconnect-delay": 1},
+    }))
 }
 
 /// RabbitMQ's format: Base64 of a four-byte salt and the digest of salt and password.
@@ -181,12 +215,14 @@ pub(crate) fn wait(lab: &Lab, region: Region, root: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Plan;
 
     #[test]
     fn each_user_gets_a_password_and_an_entry_in_both_regions() {
+        let lab = Lab::new(Plan::new("tr", 0).unwrap());
         let credentials = Credentials::generate();
         for region in Region::ALL {
-            let definitions = definitions(region, &credentials).unwrap();
+            let definitions = definitions(&lab, region, &credentials).unwrap();
             for list in ["users", "permissions"] {
                 assert_eq!(definitions[list].as_array().unwrap().len(), credentials.broker.len(), "{list}");
             }

@@ -38,9 +38,19 @@ impl User {
     }
 }
 
+/// As whom the other region's broker fetches what was left behind here.
+pub(super) const FEDERATION: &str = "federation";
+
+/// The first queues of all lines of all applications.
+pub(super) fn doors() -> String {
+    let lines: Vec<Vec<Queue>> = Application::ALL.into_iter().flat_map(Application::queues).collect();
+    pattern(lines.iter().filter_map(|line| line.first()))
+}
+
 /// All users.
 pub(super) fn all() -> Vec<User> {
     let mut all: Vec<User> = Application::ALL.into_iter().flat_map(of).collect();
+    all.push(User::new(FEDERATION, NOTHING, &doors()));
     let everything = || ".*".to_owned();
     all.push(User {
         name: "region-operator".into(),
@@ -153,10 +163,16 @@ mod tests {
         is("settlement-submit", NOTHING, r"^settlement\.in\.settlements$", NOTHING);
         is("st-egress", NOTHING, NOTHING, r"^settlement\.egress\.settlements$");
         is("st-outbound", NOTHING, NOTHING, NOTHING);
+        is(
+            FEDERATION,
+            NOTHING,
+            NOTHING,
+            r"^(trade-matching\.in\.trades|trade-matching\.in\.settlements|settlement\.in\.settlements)$",
+        );
     }
 
     #[test]
-    fn nobody_but_the_operator_has_a_right_in_two_applications() {
+    fn nobody_but_operator_and_federation_has_a_right_in_two_applications() {
         for application in Application::ALL {
             let own = format!(r"{application}\.");
             for user in of(application) {

@@ -108,6 +108,8 @@ impl<'a> Database<'a> {
     }
 
     fn sql_on(&self, database: &str, text: &str) -> Result<String> {
+        // The socket's name has it too.
+        let port = self.application.database_port().to_string();
         let arguments = [
             "--no-psqlrc",
             "--quiet",
@@ -115,6 +117,8 @@ impl<'a> Database<'a> {
             "--no-align",
             "--set=ON_ERROR_STOP=1",
             "--host=/var/lib/postgresql/run",
+            "--port",
+            &port,
             "--username=postgres",
             "--dbname",
             database,

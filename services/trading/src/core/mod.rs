@@ -98,13 +98,15 @@ pub(crate) trait Subject: Content {
 pub(crate) struct Core<C> {
     /// Tells the relay that there are answers to send.
     answers_written: Arc<Notify>,
+    /// Whether more follows where terms agree: [`Subject::agreed`].
+    follows_up: bool,
     subject: PhantomData<fn() -> C>,
 }
 
 impl<C> Core<C> {
-    /// A core that tells of answers by `answers_written`.
-    pub(crate) fn new(answers_written: Arc<Notify>) -> Self {
-        Self { answers_written, subject: PhantomData }
+    /// A core that tells of answers by `answers_written`, and asks what else follows where terms agree if `follows_up`.
+    pub(crate) fn new(answers_written: Arc<Notify>, follows_up: bool) -> Self {
+        Self { answers_written, follows_up, subject: PhantomData }
     }
 }
 
@@ -132,7 +134,10 @@ impl<C: Subject> Stage for Core<C> {
         unit: &Guarded<'_>,
         records: &[Record<Parsed<C>>],
     ) -> Result<Vec<Outgoing>, DbError> {
-        decide(unit, records).await?;
+        let agreed = decide(unit, records).await?;
+        if self.follows_up && !agreed.is_empty() {
+            C::agreed(unit, &agreed).await?;
+        }
         store::probes_passed(unit, STAGE, &store::records_where(records, Parsed::is_probe)).await?;
         let probes: Vec<Record<Decided<C>>> = records.iter().filter_map(probe).collect();
         Ok(pack(C::EGRESS, &probes, unit.grant()))
@@ -219,7 +224,11 @@ struct Update {
     counterpart: String,
 }
 
-async fn decide<C: Subject>(unit: &Guarded<'_>, records: &[Record<Parsed<C>>]) -> Result<(), DbError> {
+/// Decides reports, and tells what both parties agree on since.
+async fn decide<C: Subject>(
+    unit: &Guarded<'_>,
+    records: &[Record<Parsed<C>>],
+) -> Result<Vec<(Date, String)>, DbError> {
     let decided: Vec<Uuid> = records.iter().map(|record| record.record).collect();
     let (mut reports, mut changes) = (Vec::new(), Changes::default());
     for Record { record, id, received_ms, content } in records {
@@ -252,8 +261,7 @@ async fn decide<C: Subject>(unit: &Guarded<'_>, records: &[Record<Parsed<C>>]) -
         match_reports(&mut digester, reports, known, &mut changes);
     }
     tables::write(unit, &changes).await?;
-    let agreed = changes.agreed();
-    if agreed.is_empty() { Ok(()) } else { C::agreed(unit, &agreed).await }
+    Ok(changes.agreed())
 }
 
 impl<C: Subject> Changes<C> {
@@ -425,72 +433,4 @@ impl<C> Answer<C> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::envelope::Emitted;
-    use crate::message::Trade;
-
-    fn report(sender: &str, number: &str, price: &str, received_ms: i64) -> Report<Trade> {
-        let body = format!(
-            r#"{{"senderID":"{sender}","imID":"QAINS012","brokerID":"QABRO010","tradeID":"{number}","security":"AMZN",
-                "transactionIndicator":"B","price":{price},"quantity":2,"tradeDate":"2026-02-09",
-                "settlementDate":"2026-02-09"}}"#
-        );
-        let id = format!("{sender}-QAINS012-QABRO010-{number}");
-        let content = crate::parse::trade(&body, &id).unwrap();
-        Report { record: ids::record(&id, body.as_bytes()), received_ms, content }
-    }
-
-    /// Decides the reports in batches of the given size, each from what the ones before have stored.
-    fn answers(reports: &[Report<Trade>], batch: usize) -> Vec<(Uuid, String)> {
-        let mut stored: HashMap<(Date, String), (Report<Trade>, Status)> = HashMap::new();
-        let mut answers = Vec::new();
-        for reports in reports.chunks(batch) {
-            let mut changes = Changes::default();
-            let mut digester = Digester::new(1);
-            match_reports(&mut digester, reports.to_vec(), stored.values().cloned().collect(), &mut changes);
-            for Update { trade_date, id, status, .. } in changes.updated {
-                stored.get_mut(&(trade_date, id)).unwrap().1 = Status::from_word(status).unwrap();
-            }
-            for (report, status, _) in changes.new {
-                stored.insert(report.content.key(), (report, status));
-            }
-            answers.extend(changes.answers.iter().map(|answer| {
-                let Answer { message_id, id, received_ms, decided, .. } = answer.clone();
-                let decided = Record { record: message_id, id, received_ms, content: decided };
-                let Emitted::Answer(response) = crate::egress::emitted(decided).content else { panic!() };
-                (message_id, json(&response))
-            }));
-        }
-        answers.sort();
-        answers
-    }
-
-    #[test]
-    fn answers_are_the_same_bytes_for_every_order_and_batching() {
-        let mut reports = vec![
-            report("QAINS012", "1", "18.5", 10),
-            report("QABRO010", "1", "18.50", 11),
-            report("QAINS012", "2", "18.5", 12),
-            report("QABRO010", "2", "7", 13),
-            report("QAINS012", "3", "5.0", 14),
-        ];
-        let expected = answers(&reports, 5);
-        assert_eq!(expected.len(), 4);
-        for _ in 0..reports.len() {
-            reports.rotate_left(1);
-            for batch in 1..=5 {
-                assert_eq!(answers(&reports, batch), expected);
-                let twice: Vec<_> = reports.iter().chain(&reports).cloned().collect();
-                assert_eq!(answers(&twice, batch), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn a_mismatch_names_what_differs_and_carries_the_exact_price() {
-        let answers = answers(&[report("QAINS012", "1", "18.5", 10), report("QABRO010", "1", "18", 11)], 2);
-        assert!(answers.iter().all(|(_, body)| body.contains("MISMATCHED: PRICE_DIFFERS")), "{answers:?}");
-        assert!(answers.iter().any(|(_, body)| body.contains(r#"\"price\":18.0,"#)), "{answers:?}");
-    }
-}
+mod tests;

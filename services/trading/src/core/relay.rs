@@ -14,6 +14,7 @@ use services_common::telemetry::chain;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -27,7 +28,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 const FOREIGN_CONNECTION: Duration = Duration::from_secs(30);
 
 /// A table of rows to be sent, and where to.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Route {
     /// Where to, for messages about errors.
     pub(crate) queue: &'static str,
@@ -35,6 +36,8 @@ pub(crate) struct Route {
     pub(crate) take: &'static str,
     /// Marks the rows with the numbers $1 as sent.
     pub(crate) mark: &'static str,
+    /// As $2 of `mark`, where an answer is awaited: after how many seconds a row is due again, by how often it was sent.
+    pub(crate) due_after: Option<Vec<f64>>,
     /// Rows as messages.
     pub(crate) messages: fn(&[Row], &Grant) -> Result<Unsent, DbError>,
     /// Whether the broker is another application's, whose name may lead elsewhere by now.
@@ -72,6 +75,7 @@ pub(crate) fn outbox<C: Subject>() -> Route {
         take: "select seq, message_id, id, received_ms, body from trading.outbox where sent_at is null \
                order by seq limit $1 for update skip locked",
         mark: "update trading.outbox set sent_at = clock_timestamp() where seq = any($1)",
+        due_after: None,
         messages: decisions::<C>,
         foreign: false,
     }
@@ -96,10 +100,7 @@ impl Relay {
         while let Some(grant) = admitted(&mut gate, Needs::Core, &shutdown).await {
             let Err(error) = self.relay(&grant, &mut gate, &shutdown, &mut backoff).await else { continue };
             if let StageError::Database(error) = &error {
-                self.deps.database.note(error);
-                if matches!(error, DbError::Fenced { .. }) {
-                    self.deps.gate.fenced(&grant);
-                }
+                self.deps.note(error, &grant);
             } else if self.route.foreign {
                 // It may be the broker of a region that was left: the next connection asks for its name again.
                 self.broker.close().await;
@@ -162,7 +163,11 @@ impl Relay {
             StageError::Deadline { queue: self.route.queue.to_owned(), seconds: limit.deadline.as_secs() }
         })??;
         let statement = unit.transaction().prepare_cached(self.route.mark).await.map_err(DbError::from)?;
-        unit.transaction().execute(&statement, &[&numbers]).await.map_err(DbError::from)?;
+        let mut facts: Vec<&(dyn ToSql + Sync)> = vec![&numbers];
+        if let Some(due_after) = &self.route.due_after {
+            facts.push(due_after);
+        }
+        unit.transaction().execute(&statement, &facts).await.map_err(DbError::from)?;
         unit.commit().await?;
         self.deps.metrics.published.inc_by(messages.len() as u64);
         Ok(numbers.len())

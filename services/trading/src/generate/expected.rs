@@ -56,7 +56,7 @@ impl Expected {
 }
 
 /// The answer about a trade whose allocations are all settled.
-const SETTLED: &str = "SETTLED";
+pub(super) const SETTLED: &str = "SETTLED";
 
 /// The name of a report in the customer's books: versions above the first have the id of the first, so their number
 /// is added.

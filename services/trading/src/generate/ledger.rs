@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::expected::{Expected, SETTLED};
+use super::settled::{Demand, Settled};
 use super::tally::{Details, Fact, Note, Tally};
 use crate::ids;
 
@@ -36,10 +38,34 @@ impl Entry {
         Fact { note: *note, confirmed: *confirmed, answered: answer.is_some(), doubled: *doubled }
     }
 
+    fn told(&self, status: Status) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.status == status.word())
+    }
+
+    /// Whether it must be told that it is settled: it must match, or may and did.
+    fn owes_settled(&self) -> bool {
+        self.note.settles
+            && self.note.may_settle()
+            && (self.note.expected == Expected::Matched || self.told(Status::Matched))
+    }
+
+    fn awaits_settled(&self) -> bool {
+        self.owes_settled() && self.settled.is_none()
+    }
+
+    /// Whether it was told that it is matched, and that is the end of it.
+    fn stays_matched(&self) -> bool {
+        self.told(Status::Matched) && !self.owes_settled() && self.settled.is_none()
+    }
+
+    /// Whether it was told that it is settled and was not matched, or has nothing that could be settled.
+    fn wrongly_settled(&self) -> bool {
+        self.settled.is_some() && (!self.note.may_settle() || self.contradicts_itself())
+    }
+
     /// Whether it was told that it is settled, and something else than that it is matched.
     fn contradicts_itself(&self) -> bool {
-        let told = self.answer.as_ref().is_some_and(|answer| answer.status != Status::Matched.word());
-        told && self.settled.is_some()
+        self.answer.is_some() && !self.told(Status::Matched) && self.settled.is_some()
     }
 }
 
@@ -76,6 +102,8 @@ pub struct Ledger {
     longest: Option<Gap>,
     last_problem: Option<String>,
     tally: Tally,
+    /// Where matched trades must be settled.
+    demand: Option<Demand>,
 }
 
 /// An answer as it came.
@@ -129,17 +157,23 @@ pub struct Verdict {
     pub lost_ids: Vec<String>,
     /// Ids of up to twenty doubled ones.
     pub doubled_ids: Vec<String>,
+    /// What became of matched trades, where they must be settled.
+    #[serde(flatten)]
+    pub settlement: Option<Settled>,
     /// What else there is to say.
     #[serde(flatten)]
     pub details: Details,
 }
 
 impl Verdict {
-    /// Nothing lost, nothing doubled, no wrong answer, and everything that was sent was taken: without that, too little
-    /// was tried.
+    /// Nothing lost, nothing left unsettled that must be settled, nothing doubled, no wrong answer, and everything that was
+    /// sent was taken: without that, too little was tried.
     pub fn good(&self) -> bool {
-        let Self { lost, doubled, unconfirmed, unsent, details, .. } = self;
-        [*lost, *doubled, *unconfirmed, *unsent, details.unexpected].iter().all(|count| *count == 0)
+        let Self { lost, doubled, unconfirmed, unsent, settlement, details, .. } = self;
+        let unsettled = settlement.as_ref().map_or(0, |settlement| settlement.unsettled);
+        [*lost, unsettled, *doubled, *unconfirmed, *unsent, details.unexpected]
+            .iter()
+            .all(|count| *count == 0)
     }
 }
 
@@ -147,6 +181,11 @@ impl Verdict {
 const NAMED_IDS: usize = 20;
 
 impl Ledger {
+    /// Books that demand of each side that must match that it is told that it is settled.
+    pub fn demanding_settled() -> Self {
+        Self { demand: Some(Demand::default()), ..Self::default() }
+    }
+
     /// So many more messages are due, or follow at the end.
     pub fn generated(&mut self, messages: u64) {
         self.generated += messages;
@@ -163,7 +202,11 @@ impl Ledger {
             self.resent += 1;
             return false;
         }
-        self.entries.insert(id.to_owned(), Entry { note, ..Entry::default() });
+        let entry = Entry { note, ..Entry::default() };
+        if let Some(demand) = &mut self.demand {
+            demand.changed(false, entry.awaits_settled());
+        }
+        self.entries.insert(id.to_owned(), entry);
         self.sent += 1;
         self.tally.sent(note, now);
         if self.waiting_since.is_none() && note.expected.owed() {
@@ -200,7 +243,8 @@ impl Ledger {
             message_id: answer.message_id.to_owned(),
             content: ids::content(answer.body),
         };
-        let (settled, note) = (answer.status == Status::Settled.word(), entry.note);
+        let (settled, note) = (answer.status == SETTLED, entry.note);
+        let (awaited, wrong) = (entry.awaits_settled(), entry.wrongly_settled());
         let known = if settled { &mut entry.settled } else { &mut entry.answer };
         match known {
             None => {
@@ -208,6 +252,8 @@ impl Ledger {
                 if !settled {
                     self.answered += 1;
                     self.tally.answered(answer.id, note, answer.status, now);
+                } else if let Some(demand) = &mut self.demand {
+                    demand.settled(note, now);
                 }
                 *self.statuses.entry(answer.status.to_owned()).or_default() += 1;
             }
@@ -215,6 +261,12 @@ impl Ledger {
             Some(_) => entry.doubled = true,
         }
         entry.doubled |= entry.contradicts_itself();
+        if let Some(demand) = &mut self.demand {
+            demand.changed(awaited, entry.awaits_settled());
+            if entry.wrongly_settled() && !wrong {
+                self.tally.unexpected(answer.id, SETTLED);
+            }
+        }
         if settled {
             // Nobody waits for it as for the answer: it says nothing about how soon those come.
             return;
@@ -245,8 +297,9 @@ impl Ledger {
     pub fn counts(&self) -> String {
         let Self { sent, confirmed, answered, repeats, .. } = self;
         let outstanding = self.outstanding();
+        let settling = self.demand.as_ref().map(Demand::counts).unwrap_or_default();
         format!(
-            "sent {sent}  confirmed {confirmed}  answered {answered}  due {outstanding}  repeats {repeats}"
+            "sent {sent}  confirmed {confirmed}  answered {answered}  due {outstanding}{settling}  repeats {repeats}"
         )
     }
 
@@ -260,17 +313,16 @@ impl Ledger {
         self.tally.outstanding()
     }
 
+    /// Whether nothing more is waited for.
+    pub fn complete(&self) -> bool {
+        self.outstanding() == 0 && self.demand.as_ref().is_none_or(|demand| demand.awaited() == 0)
+    }
+
     /// What it comes to if the books are closed now.
     pub fn verdict(&mut self, now: Timestamp) -> Verdict {
         self.close_gap(now);
-        let ids = |wanted: &dyn Fn(&Entry) -> bool| {
-            let mut ids: Vec<String> =
-                self.entries.iter().filter(|(_, entry)| wanted(entry)).map(|(id, _)| id.clone()).collect();
-            ids.sort_unstable();
-            ids
-        };
-        let lost = ids(&|entry| entry.fact().lost());
-        let doubled = ids(&|entry| entry.doubled);
+        let lost = self.ids(|entry| entry.fact().lost());
+        let doubled = self.ids(|entry| entry.doubled);
         let unavailable_ms = self.longest.map_or(0, Gap::milliseconds);
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run, far below 2^52")]
         let unavailable_seconds = unavailable_ms as f64 / 1000.0;
@@ -291,7 +343,27 @@ impl Ledger {
             unavailable: self.longest,
             lost_ids: lost.into_iter().take(NAMED_IDS).collect(),
             doubled_ids: doubled.into_iter().take(NAMED_IDS).collect(),
+            settlement: self.demand.as_ref().map(|demand| self.settlement(demand)),
             details: self.tally.details(self.entries.values().map(Entry::fact)),
+        }
+    }
+
+    /// Ids of some messages, in order.
+    fn ids(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<String> {
+        let mut ids: Vec<String> =
+            self.entries.iter().filter(|(_, entry)| wanted(entry)).map(|(id, _)| id.clone()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn settlement(&self, demand: &Demand) -> Settled {
+        let unsettled = self.ids(|entry| entry.confirmed && entry.awaits_settled());
+        let stay_matched = self.entries.values().map(|entry| u64::from(entry.stays_matched())).sum();
+        Settled {
+            unsettled: unsettled.len() as u64,
+            unsettled_ids: unsettled.into_iter().take(NAMED_IDS).collect(),
+            stay_matched,
+            ..demand.told()
         }
     }
 
@@ -321,165 +393,4 @@ impl Ledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::expected::Expected;
-    use super::*;
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    fn answer<'a>(id: &'a str, message_id: &'a str, body: &'a str) -> Answer<'a> {
-        Answer { id, status: "MATCHED", message_id, body: body.as_bytes(), epoch: Some(2) }
-    }
-
-    #[test]
-    fn a_confirmed_message_without_an_answer_is_lost_and_an_unconfirmed_one_is_not() {
-        let mut ledger = Ledger::default();
-        for id in ["a", "b", "c"] {
-            ledger.sent(id, at(1));
-        }
-        ledger.confirmed("a");
-        ledger.confirmed("b");
-        ledger.answered(answer("a", "1", "x"), at(2));
-        let verdict = ledger.verdict(at(3));
-        assert_eq!((verdict.lost, verdict.unconfirmed, verdict.lost_ids), (1, 1, vec!["b".to_owned()]));
-    }
-
-    #[test]
-    fn the_same_answer_again_is_a_repeat_and_another_one_is_a_double() {
-        let mut ledger = Ledger::default();
-        for id in ["a", "b"] {
-            ledger.sent(id, at(1));
-            ledger.confirmed(id);
-        }
-        ledger.answered(answer("a", "1", "x"), at(2));
-        ledger.answered(answer("a", "1", "x"), at(3));
-        ledger.answered(answer("b", "2", "x"), at(3));
-        assert!(ledger.verdict(at(3)).good());
-        ledger.answered(answer("a", "1", "y"), at(4));
-        ledger.answered(answer("b", "3", "x"), at(4));
-        let verdict = ledger.verdict(at(5));
-        assert_eq!((verdict.repeats, verdict.doubled, verdict.good()), (1, 2, false));
-    }
-
-    #[test]
-    fn a_verdict_is_not_good_while_a_message_was_never_taken() {
-        let mut ledger = Ledger::default();
-        ledger.sent("a", at(1));
-        let verdict = ledger.verdict(at(2));
-        assert_eq!((verdict.lost, verdict.doubled, verdict.good()), (0, 0, false));
-    }
-
-    #[test]
-    fn a_verdict_is_not_good_while_a_message_that_was_due_was_never_handed_over() {
-        let mut ledger = Ledger::default();
-        ledger.generated(2);
-        ledger.sent("a", at(1));
-        ledger.confirmed("a");
-        ledger.answered(answer("a", "1", "x"), at(2));
-        let verdict = ledger.verdict(at(2));
-        assert_eq!((verdict.unsent, verdict.lost, verdict.good()), (1, 0, false));
-    }
-
-    #[test]
-    fn two_statuses_for_one_message_are_a_double() {
-        let mut ledger = Ledger::default();
-        ledger.sent("a", at(1));
-        ledger.answered(answer("a", "1", "x"), at(2));
-        ledger.answered(Answer { status: "NACK", ..answer("a", "2", "z") }, at(3));
-        assert_eq!(ledger.verdict(at(4)).doubled, 1);
-    }
-
-    fn note(expected: Expected) -> Note {
-        Note { kind: "some", expected, due: Some(at(1)), timed: true, ..Note::default() }
-    }
-
-    #[test]
-    fn a_wrong_answer_spoils_the_verdict_and_what_is_owed_no_answer_is_not_lost() {
-        let mut ledger = Ledger::default();
-        for (id, expected) in [("a", Expected::Matched), ("b", Expected::Quarantined)] {
-            assert!(ledger.sent_as(id, note(expected), at(3)));
-            assert!(!ledger.sent_as(id, note(expected), at(4)));
-            ledger.confirmed(id);
-        }
-        assert_eq!(ledger.outstanding(), 1);
-        ledger.answered(answer("a", "1", "x"), at(5));
-        let verdict = ledger.verdict(at(6));
-        assert!(verdict.good() && ledger.outstanding() == 0, "{verdict:?}");
-        assert_eq!((verdict.lost, verdict.resent, verdict.details.quarantined), (0, 2, 1));
-        ledger.sent_as("c", note(Expected::Nack), at(6));
-        ledger.confirmed("c");
-        ledger.answered(answer("c", "2", "x"), at(7));
-        let verdict = ledger.verdict(at(8));
-        assert_eq!(
-            (verdict.good(), &*verdict.details.unexpected_answers),
-            (false, &["c MATCHED".to_owned()][..])
-        );
-    }
-
-    #[test]
-    fn times_begin_when_the_schedule_wanted_the_message_sent() {
-        let mut ledger = Ledger::default();
-        ledger.sent_as("a", note(Expected::Matched), at(3));
-        ledger.sent_as("b", Note { timed: false, ..note(Expected::Matched) }, at(2));
-        ledger.answered(answer("a", "1", "x"), at(6));
-        ledger.answered(answer("b", "2", "x"), at(60));
-        let Details { latency, lateness, .. } = ledger.verdict(at(61)).details;
-        assert_eq!((latency.count, latency.max), (1, 5_000.0));
-        assert_eq!((lateness.count, lateness.p50, lateness.max), (2, 1_000.0, 2_000.0));
-    }
-
-    #[test]
-    fn each_customer_has_its_own_part_of_the_verdict() {
-        let mut ledger = Ledger::default();
-        for (id, customer) in [("a", 0), ("b", 2), ("c", 2)] {
-            ledger.sent_as(id, Note { customer, ..Note::default() }, at(1));
-            ledger.confirmed(id);
-        }
-        ledger.answered(answer("b", "1", "x"), at(2));
-        ledger.answered(answer("b", "1", "y"), at(2));
-        let customers = ledger.verdict(at(3)).details.customers;
-        let parts: Vec<_> = customers.iter().map(|part| (part.sent, part.lost, part.doubled)).collect();
-        assert_eq!(parts, [(1, 1, 0), (0, 0, 0), (2, 1, 1)]);
-    }
-
-    #[test]
-    fn a_settled_trade_has_two_answers_in_any_order_and_only_a_matched_one_may() {
-        let settled = |id, message_id| Answer { status: "SETTLED", ..answer(id, message_id, "s") };
-        let mut ledger = Ledger::default();
-        for id in ["a", "b"] {
-            ledger.sent(id, at(1));
-            ledger.confirmed(id);
-        }
-        ledger.answered(answer("a", "1", "x"), at(2));
-        ledger.answered(settled("a", "2"), at(2));
-        ledger.answered(settled("a", "2"), at(2));
-        ledger.answered(settled("b", "4"), at(2));
-        assert_eq!(ledger.outstanding(), 1, "that it is settled is not the answer");
-        ledger.answered(answer("b", "3", "x"), at(3));
-        let verdict = ledger.verdict(at(3));
-        assert!(verdict.good(), "{verdict:?}");
-        assert_eq!((verdict.answered, verdict.repeats, verdict.statuses["SETTLED"]), (2, 1, 2));
-        ledger.answered(settled("a", "5"), at(4));
-        ledger.sent("c", at(4));
-        ledger.answered(Answer { status: "NACK", ..answer("c", "6", "x") }, at(4));
-        ledger.answered(settled("c", "7"), at(4));
-        assert_eq!(ledger.verdict(at(5)).doubled_ids, ["a", "c"]);
-    }
-
-    #[test]
-    fn unavailable_time_is_the_longest_wait_while_an_answer_was_due() {
-        let mut ledger = Ledger::default();
-        ledger.sent("a", at(10));
-        ledger.answered(answer("a", "1", "x"), at(12));
-        // Nothing is due between 12 and 50.
-        ledger.sent("b", at(50));
-        ledger.sent("c", at(51));
-        ledger.answered(answer("b", "2", "x"), at(57));
-        ledger.answered(answer("c", "3", "x"), at(58));
-        let verdict = ledger.verdict(at(90));
-        assert_eq!(verdict.unavailable, Some(Gap { from: at(50), to: at(57) }));
-        assert!((verdict.unavailable_seconds - 7.0).abs() < 1e-9);
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ mod records;
 mod report;
 mod scenario;
 mod session;
+mod settled;
 mod submit;
 mod tally;
 mod times;
@@ -37,6 +38,7 @@ pub use pools::{Pools, Prices};
 pub use records::{RecordError, Records};
 pub use scenario::{Message, Mix, Pairing, Scenario, run_of_day};
 pub use session::Target;
+pub use settled::Settled;
 pub use tally::{CustomerCounts, Details, Note};
 pub use times::Percentiles;
 
@@ -156,7 +158,8 @@ pub async fn from_args(
     }
     let customers = args.customers(order).await?;
     let records = args.records()?.map(|records| Arc::new(Mutex::new(records)));
-    let ledger = SharedLedger::default();
+    let ledger = if args.settled { Ledger::demanding_settled() } else { Ledger::default() };
+    let ledger = SharedLedger::new(Mutex::new(ledger));
     let desk = Desk { records, control: control.unwrap_or(watch::channel(true).1), ledger: ledger.clone() };
     let of = if args.customers == 1 { String::new() } else { format!(" of {} customers", args.customers) };
     eprintln!("{started}, {} messages/s{of} for {} s", args.rate, args.duration);
@@ -231,7 +234,7 @@ pub async fn run_all(customers: Vec<Customer>, desk: Desk, shutdown: Cancellatio
     let until = ended + wait;
     loop {
         while sending.try_join_next().is_some() {}
-        let done = sending.is_empty() && with(&desk.ledger, |ledger| ledger.outstanding() == 0);
+        let done = sending.is_empty() && with(&desk.ledger, |ledger| ledger.complete());
         if done || Instant::now() >= until {
             break;
         }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -124,10 +125,21 @@ pub struct GenerateArgs {
         long,
         help_heading = "Files",
         requires = "count",
-        conflicts_with_all = ["ledger", "output", "duration", "wait"]
+        conflicts_with_all = ["ledger", "output", "duration", "wait", "settled"]
     )]
     pub dry_run: bool,
 
+    /// Demand that each side that must match is told that it is settled too: the application settles matched trades
+    ///
+    /// --wait is for these answers too. Not demanded of trades without allocations, which stay matched.
+    #[arg(
+        long,
+        env = "SETTLED",
+        help_heading = "Verdict",
+        action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub settled: bool,
     /// File to write the ledger to, one JSON line a message
     #[arg(long, help_heading = "Verdict", value_name = "FILE")]
     pub ledger: Option<PathBuf>,

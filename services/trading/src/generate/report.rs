@@ -5,7 +5,8 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::{CustomerCounts, Desk, Output, Percentiles, Verdict, with};
+use super::expected::SETTLED;
+use super::{CustomerCounts, Desk, Output, Percentiles, Settled, Verdict, with};
 use crate::message::json;
 
 /// Prints the state of the ledger, each second on a terminal and each five seconds elsewhere, until aborted.
@@ -54,6 +55,7 @@ fn text(verdict: &Verdict) -> String {
         format!("sent         {:>9}   sent again without a confirm: {}", verdict.sent, verdict.resent),
         format!("confirmed    {:>9}   never confirmed: {}", verdict.confirmed, verdict.unconfirmed),
         format!("answered     {:>9}   {}", verdict.answered, statuses.join(", ")),
+        format!("balance      {}", balance(verdict)),
         format!("lost         {:>9}   {}", verdict.lost, verdict.lost_ids.join(" ")),
         format!("doubled      {:>9}   {}", verdict.doubled, verdict.doubled_ids.join(" ")),
         format!("wrong        {:>9}   {}", details.unexpected, details.unexpected_answers.join(", ")),
@@ -63,6 +65,9 @@ fn text(verdict: &Verdict) -> String {
         format!("answers took {} after the message was due", percentiles(details.latency)),
         format!("sent late by {} against the schedule", percentiles(details.lateness)),
     ];
+    if let Some(settlement) = &verdict.settlement {
+        lines.extend(settled(settlement));
+    }
     if verdict.unsent > 0 {
         lines.push(format!("never sent   {:>9}   due, and no broker was there to take them", verdict.unsent));
     }
@@ -83,6 +88,31 @@ fn text(verdict: &Verdict) -> String {
     }
     lines.push(if verdict.good() { "nothing lost, nothing doubled".into() } else { "NOT GOOD".to_owned() });
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+/// Where each message is that was sent. SETTLED is a second answer, so it is no part of it.
+fn balance(verdict: &Verdict) -> String {
+    let Verdict { sent, lost, statuses, details, .. } = verdict;
+    let answers = statuses.iter().filter(|(status, _)| *status != SETTLED);
+    let rest =
+        [("owed no answer", details.not_owed), ("lost", *lost), ("not confirmed, no answer", details.untold)];
+    let parts: Vec<_> = (answers.map(|(status, count)| (status.as_str(), *count)))
+        .chain(rest)
+        .filter(|(_, count)| *count > 0)
+        .map(|(part, count)| format!("{count} {part}"))
+        .collect();
+    format!("{sent:>9} sent = {}", if parts.is_empty() { "nothing".to_owned() } else { parts.join(" + ") })
+}
+
+fn settled(settlement: &Settled) -> [String; 3] {
+    let Settled { settled, unsettled, unsettled_ids, stay_matched, settled_latency } = settlement;
+    [
+        format!(
+            "settled      {settled:>9}   of those that match; {stay_matched} stay matched, without allocations to settle"
+        ),
+        format!("unsettled    {unsettled:>9}   {}", unsettled_ids.join(" ")),
+        format!("SETTLED took {} after the message was due", percentiles(*settled_latency)),
+    ]
 }
 
 fn percentiles(times: Percentiles) -> String {

@@ -46,6 +46,8 @@ pub struct Message {
     pub expected: Expected,
     /// Whether its answer waits for no other message after it: the time to the answer is the application's.
     pub last: bool,
+    /// Whether it is settled once it is matched: the two parties report the same allocations, and at least one.
+    pub settles: bool,
 }
 
 /// How the reports of two parties go together.
@@ -276,8 +278,11 @@ impl Scenario {
     fn bad(&mut self, kind: Bad) -> Message {
         let trade = self.trade();
         let expected = kind.expected();
+        // The other party's allocations have no counterparts then.
+        let settles = kind != Bad::NoAllocations && !trade.allocations.is_empty();
         if expected == Expected::Matched {
-            self.open.push(message(&other_side(&trade), "counterpart", expected, true));
+            let counterpart = message(&other_side(&trade), "counterpart", expected, true);
+            self.open.push(Message { settles, ..counterpart });
         }
         Message {
             id: trade.id(),
@@ -286,6 +291,7 @@ impl Scenario {
             kind: kind.name(),
             expected,
             last: expected == Expected::Nack,
+            settles,
         }
     }
 }
@@ -305,6 +311,7 @@ fn message(trade: &Trade, kind: &'static str, expected: Expected, last: bool) ->
         kind,
         expected,
         last,
+        settles: !trade.allocations.is_empty(),
     }
 }
 

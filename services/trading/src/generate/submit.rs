@@ -148,6 +148,7 @@ impl Sender<'_> {
             expected: message.expected,
             due: *at,
             timed: message.last,
+            settles: message.settles,
         };
         if with(&self.desk.ledger, |ledger| ledger.sent_as(&message.id, note, now)) {
             self.desk.record(|records| records.sent(self.customer, scheduled, Some(now)));

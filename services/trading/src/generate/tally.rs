@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::expected::Expected;
+use super::expected::{Expected, SETTLED};
 use super::times::{Percentiles, Times};
 
 /// Ids that are named.
@@ -25,6 +25,16 @@ pub struct Note {
     pub due: Option<Timestamp>,
     /// Whether the time to its answer is the application's.
     pub timed: bool,
+    /// Whether it is settled once it is matched.
+    pub settles: bool,
+}
+
+impl Note {
+    /// Whether it is right to tell that it is settled, as long as no other answer speaks against it. Anything is, where
+    /// nothing is known of the message.
+    pub(super) fn may_settle(&self) -> bool {
+        self.expected == Expected::Any || (self.settles && self.expected.allows(SETTLED))
+    }
 }
 
 /// One customer's part.
@@ -53,6 +63,10 @@ pub struct Details {
     pub unexpected_answers: Vec<String>,
     /// Confirmed messages without anybody to answer to: so many must have been set apart.
     pub quarantined: u64,
+    /// Confirmed messages without an answer that are owed none: set apart, or replaced by a later version.
+    pub not_owed: u64,
+    /// Messages without an answer that no broker confirmed.
+    pub untold: u64,
     /// From when the schedule wanted a message sent to its answer, in milliseconds, where nothing else was waited for.
     pub latency: Percentiles,
     /// From when the schedule wanted a message sent to when it was, in milliseconds.
@@ -109,10 +123,15 @@ impl Tally {
             self.latency.note(due, now);
         }
         if !note.expected.allows(status) {
-            self.unexpected += 1;
-            if self.unexpected_answers.len() < NAMED_IDS {
-                self.unexpected_answers.push(format!("{id} {status}"));
-            }
+            self.unexpected(id, status);
+        }
+    }
+
+    /// An answer came that is not right for the message.
+    pub(super) fn unexpected(&mut self, id: &str, status: &str) {
+        self.unexpected += 1;
+        if self.unexpected_answers.len() < NAMED_IDS {
+            self.unexpected_answers.push(format!("{id} {status}"));
         }
     }
 
@@ -129,7 +148,7 @@ impl Tally {
 
     pub(super) fn details(&self, facts: impl Iterator<Item = Fact>) -> Details {
         let mut customers: Vec<CustomerCounts> = Vec::new();
-        let mut quarantined = 0;
+        let (mut quarantined, mut not_owed, mut untold) = (0, 0, 0);
         for fact in facts {
             let customer = fact.note.customer;
             if customers.len() <= customer {
@@ -142,11 +161,15 @@ impl Tally {
             counts.lost += u64::from(fact.lost());
             counts.doubled += u64::from(fact.doubled);
             quarantined += u64::from(fact.confirmed && fact.note.expected == Expected::Quarantined);
+            not_owed += u64::from(fact.confirmed && !fact.answered && !fact.note.expected.owed());
+            untold += u64::from(!fact.confirmed && !fact.answered);
         }
         Details {
             unexpected: self.unexpected,
             unexpected_answers: self.unexpected_answers.clone(),
             quarantined,
+            not_owed,
+            untold,
             latency: self.latency.percentiles(),
             lateness: self.lateness.percentiles(),
             paused_seconds: self.paused_seconds,

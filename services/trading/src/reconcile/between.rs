@@ -17,7 +17,7 @@ use super::{Job, Plan, ReconcileError};
 use crate::ids;
 use crate::ingestion::Content;
 use crate::names::{Application, Line};
-use crate::settlement::resend::{ATTEMPTS_MAX, LOOK_INTERVAL_MAX};
+use crate::settlement::resend::LOOK_INTERVAL_MAX;
 use crate::settlement::{Back, Settlement, SettlementStatus};
 
 /// Records that are looked at once more in one go.
@@ -263,15 +263,15 @@ impl Between<'_> {
         trade_matching: &Client,
         messages: &[Uuid],
     ) -> Result<HashMap<Uuid, Again>, ReconcileError> {
-        let query = "select message_id, attempts < $2 as again, \
-                attempts < $2 and clock_timestamp() < since + make_interval(secs => $3 * power(2, attempts) + $4) as later \
-             from trading.unreturned where message_id = any($1)";
-        let after = self.plan.resend_after.as_secs_f64();
+        // Neither sent nor due: the sender is about to send it, or the other broker is away.
+        let query = "select message_id, due is not null or sent_at is null as again, \
+                sent_at is null or coalesce(clock_timestamp() < due + make_interval(secs => $2), false) as later \
+             from trading.unreturned left join trading.outgoing_settlements using (message_id) \
+             where message_id = any($1)";
         // It looks at intervals, and one round may be full.
+        let after = self.plan.resend_after.as_secs_f64();
         let slack = LOOK_INTERVAL_MAX.as_secs_f64().min(after) + self.plan.window.grace.as_secs_f64();
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-            [&messages, &ATTEMPTS_MAX, &after, &slack];
-        let rows = trade_matching.query(query, &values).await.map_err(self.failed())?;
+        let rows = trade_matching.query(query, &[&messages, &slack]).await.map_err(self.failed())?;
         let read = |row: &Row| {
             Ok((row.try_get(0)?, Again { ever: row.try_get("again")?, due_later: row.try_get("later")? }))
         };

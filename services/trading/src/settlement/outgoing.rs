@@ -4,13 +4,14 @@
 //! to move it: nothing else waits for it, and what is unsent moves with the database.
 
 use std::borrow::Borrow;
+use std::time::Duration;
 
 use services_common::amqp::{Outgoing, grant_headers};
 use services_common::postgres::{DbError, Grant, Guarded};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Settlement, SettlementStatus};
+use super::{Settlement, SettlementStatus, resend};
 use crate::core::relay::{Route, Unsent};
 use crate::names::Application;
 
@@ -82,17 +83,36 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// The way from the table to the other application's broker.
-pub(crate) fn route(application: Application) -> Route {
+const SENT: &str = "update trading.outgoing_settlements set sent_at = clock_timestamp() where seq = any($1)";
+
+/// A settlement may be back, and core about to strike it off the list, before this commits: both lock in the order of ids. Past
+/// the end of the delays in $2 there is none, and so no time at which it is due.
+const SENT_AND_AWAITED: &str = "with sent as ( \
+        update trading.outgoing_settlements set sent_at = clock_timestamp() where seq = any($1) \
+        returning message_id), \
+     awaited as ( \
+        select message_id from trading.unreturned where message_id = any(array(select message_id from sent)) \
+        order by message_id for update) \
+     update trading.unreturned set attempts = attempts + 1, \
+        due = clock_timestamp() + make_interval(secs => ($2::double precision[])[attempts + 1]) \
+     where message_id = any(array(select message_id from awaited))";
+
+/// The way from the table to the other application's broker. Trade matching sends again `resend_after` what has not come back.
+pub(crate) fn route(application: Application, resend_after: Duration) -> Route {
     let messages: fn(&[Row], &Grant) -> Result<Unsent, DbError> = match application {
         Application::TradeMatching => |rows, grant| messages(Application::TradeMatching, rows, grant),
         Application::Settlement => |rows, grant| messages(Application::Settlement, rows, grant),
+    };
+    let (mark, due_after) = match application {
+        Application::TradeMatching => (SENT_AND_AWAITED, Some(resend::delays(resend_after))),
+        Application::Settlement => (SENT, None),
     };
     Route {
         queue: application.peer_queue(),
         take: "select seq, message_id, id, body from trading.outgoing_settlements where sent_at is null \
                order by seq limit $1 for update skip locked",
-        mark: "update trading.outgoing_settlements set sent_at = clock_timestamp() where seq = any($1)",
+        mark,
+        due_after,
         messages,
         foreign: true,
     }

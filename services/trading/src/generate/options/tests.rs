@@ -76,6 +76,7 @@ fn each_wrong_option_is_refused_with_its_name() {
         ("--dry-run", "--count", "required"),
         ("--dry-run --count 5 --ledger x", "--ledger", "cannot be used"),
         ("--dry-run --count 5 --wait 5", "--wait", "cannot be used"),
+        ("--dry-run --count 5 --settled", "--settled", "cannot be used"),
         ("--submit-user a --submit-user b", "--submit-user", "2 times"),
         ("--customers 2 --submit-user a --submit-user b", "--submit-password-file", "1 times"),
         ("--output yaml", "--output", "json"),

@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 
+use super::super::choice::Spread;
 use super::*;
 
 const DAY: Date = jiff::civil::date(2026, 2, 9);
@@ -121,6 +122,29 @@ fn what_looks_wrong_and_is_allowed_gets_a_counterpart() {
     assert_eq!(of("counterpart"), of("no-allocations") + of("null-instructions"));
     let owed = messages.iter().filter(|message| message.expected.owed()).count();
     assert_eq!(owed, messages.len() - of("no-correlation-id"));
+}
+
+#[test]
+fn only_where_both_parties_report_allocations_is_anything_settled() {
+    let mix = Mix {
+        bad: "no-allocations,null-instructions".parse().unwrap(),
+        odds: "matched,amended".parse().unwrap(),
+        pools: Pools { allocations: Spread::Even(0..=2), ..Pools::default() },
+    };
+    let messages = messages(Scenario::new(13, 0.5, DAY).with(mix), 600);
+    let mut sides: HashMap<String, Vec<(bool, bool)>> = HashMap::new();
+    for message in &messages {
+        let trade = read(message);
+        let parties = format!("{}-{}-{}", trade.im, trade.broker, trade.trade);
+        sides.entry(parties).or_default().push((!trade.allocations.is_empty(), message.settles));
+    }
+    for sides in sides.values() {
+        let all_have_some = sides.iter().all(|(allocated, _)| *allocated);
+        assert!(sides.iter().all(|(_, settles)| *settles == all_have_some), "{sides:?}");
+    }
+    assert!(
+        messages.iter().any(|message| message.settles) && messages.iter().any(|message| !message.settles)
+    );
 }
 
 /// Pairs whose parts were drawn, by what must come of them.

@@ -18,10 +18,11 @@ grant execute on function trading.record_id(text, bytea) to trading_core, tradin
 grant insert on trading.returned_pending to trading_core;
 -- A replay makes settlements due again; outbound sends them.
 grant update (sent_at) on trading.outgoing_settlements to trading_core;
-grant update (attempts) on trading.unreturned to trading_core;
+grant update (attempts, due) on trading.unreturned to trading_core;
 
 -- The settlement application's reconciliation: what arrived here of what it sent back, and what is still waited for.
 grant usage on schema trading to trading_peer;
 grant select (record, correlation_id, received_ms, body) on trading.returned_raw to trading_peer;
 grant select on trading.unreturned to trading_peer;
+grant select (message_id, sent_at) on trading.outgoing_settlements to trading_peer;
 grant select (digest) on trading.quarantine to trading_peer;
