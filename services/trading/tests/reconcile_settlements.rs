@@ -156,6 +156,11 @@ async fn what_the_settlement_application_lost_between_its_stages_is_there_once_m
         "select count(*) from trading.outgoing_settlements where status = 'NACK' and sent_at is not null";
     eventually("it is refused", async || (there.number(told).await == 1).then_some(())).await;
     there.nothing_is_on_its_way().await;
+    let kept = "select count(*) from trading.returned where code = 'UNKNOWN_SETTLEMENT'";
+    eventually("trade matching has the refusal", async || {
+        (both.trading.number(kept).await == 1).then_some(())
+    })
+    .await;
     let before = contents(&both).await;
     damage(there, "ingested", "delete from trading.ingested where id like '%-1-1'").await;
     damage(there, "nacks", "delete from trading.nacks").await;
@@ -433,14 +438,15 @@ async fn a_standby_or_a_database_whose_region_does_not_hold_the_lease_is_compare
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_for_the_other_application_reads_what_a_comparison_needs_and_writes_nothing() {
     let both = Both::start().await;
-    for (world, readable) in
-        [(&both.settlement, &["inbound_raw"][..]), (&both.trading, &["returned_raw", "unreturned"][..])]
-    {
+    for (world, readable) in [
+        (&both.settlement, &["inbound_raw"][..]),
+        (&both.trading, &["outgoing_settlements", "returned_raw", "unreturned"][..]),
+    ] {
         let options = support::database_options(&world.name, "trading_peer");
         let role = region_lease::connect(&options).await.unwrap();
         let tables = world
-            .texts("select tablename::text from pg_tables where schemaname = 'trading' and has_any_column_privilege(\
-                    'trading_peer', 'trading.' || tablename, 'select')")
+            .texts("select relname::text from pg_class where relnamespace = 'trading'::regnamespace and relkind = 'r' \
+                    and has_any_column_privilege('trading_peer', oid, 'select')")
             .await;
         let expected: Vec<&str> = [readable, &["quarantine"][..]].concat();
         let mut expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();

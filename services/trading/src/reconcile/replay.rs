@@ -66,7 +66,8 @@ const ANSWERED: &str = "select message_id, id, body from trading.egressed \
 /// Outbound sends again what is not marked as sent. Trade matching also waits for it from now on as from the beginning.
 const DUE_AGAIN: &str = "update trading.outgoing_settlements set sent_at = null where message_id = any($1) \
      returning trading.record_id(id, convert_to(body, 'UTF8'))";
-const WAITED_FOR_AGAIN: &str = "update trading.unreturned set attempts = 0, due = null where message_id = any($1)";
+const WAITED_FOR_AGAIN: &str =
+    "update trading.unreturned set attempts = 0, due = null where message_id = any($1)";
 
 /// Writes and publishes under one grant.
 pub(super) struct Replayer<'a> {
