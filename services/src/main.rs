@@ -62,7 +62,8 @@ enum Command {
     /// was. 2: it could not run, or not write a file.
     #[command(after_long_help = GENERATE_EXAMPLES, after_help = "--help has examples and more about the options.")]
     Generate(Box<Generate>),
-    /// Compares what each stage of trade matching stored with what the next one stored; sends again what is missing.
+    /// Compares what each stage stored with what the next one stored, also of the other application; sends again what is
+    /// missing. Of trade matching, or with APP=settlement of settlement.
     ///
     /// Changes nothing without --replay. It reads with core's database role, and replays with core's broker user too.
     ///
@@ -133,6 +134,9 @@ enum Settlement {
     Egress(Box<StageArgs>),
     /// Sends it to trade matching's broker
     Outbound(Box<StageArgs>),
+    /// Compares what each stage stored with what the next one stored, also of trade matching; sends again what is missing.
+    /// Exit codes as of services reconcile
+    Reconcile(Box<ReconcileArgs>),
     /// Brings database and broker of a region up to date; on a standby waits for the migrations to arrive
     Migrate(Box<MigrateArgs>),
 }
@@ -192,7 +196,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             return Ok(if outcome.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Lease { verb: Lease::Migrate(args) } => told(lease::migrate(*args).await?),
-        Command::Reconcile(args) => return Ok(reconcile::from_args(*args).await),
+        Command::Reconcile(args) => return Ok(reconcile::from_args(None, *args).await),
         Command::Trading { stage } => match stage {
             Trading::Inbound(args) => run_stage(StageName::Inbound, *args).await?,
             Trading::Ingestion(args) => run_stage(StageName::Ingestion, *args).await?,
@@ -207,6 +211,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Settlement::Core(args) => run_settlement(StageName::Core, *args).await?,
             Settlement::Egress(args) => run_settlement(StageName::Egress, *args).await?,
             Settlement::Outbound(args) => run_settlement(StageName::Outbound, *args).await?,
+            Settlement::Reconcile(args) => {
+                return Ok(reconcile::from_args(Some(Application::Settlement), *args).await);
+            }
             Settlement::Migrate(args) => migrate_to(Application::Settlement, *args).await?,
         },
     }
@@ -271,6 +278,8 @@ mod tests {
             assert_eq!(default_of(["settlement", stage], "app"), ["settlement"]);
             assert_eq!(default_of(["settlement", stage], "database_name"), ["settlement"]);
         }
+        assert_eq!(default_of(["settlement", "reconcile"], "app"), ["settlement"]);
+        assert_eq!(default_of(["settlement", "reconcile"], "database_name"), ["settlement"]);
         assert_eq!(default_of(["trading", "inbound"], "probe_user"), ["tm-core"]);
         assert_eq!(default_of(["settlement", "inbound"], "probe_user"), ["st-core"]);
     }

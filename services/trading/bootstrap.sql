@@ -8,7 +8,8 @@ BEGIN
     FOR wanted IN
         SELECT * FROM (VALUES ('trading_owner', 'NOLOGIN'), ('trading_inbound', 'LOGIN'),
                               ('trading_ingestion', 'LOGIN'), ('trading_core', 'LOGIN'),
-                              ('trading_egress', 'LOGIN'), ('trading_outbound', 'LOGIN')) AS role(name, login)
+                              ('trading_egress', 'LOGIN'), ('trading_outbound', 'LOGIN'),
+                              ('trading_peer', 'LOGIN')) AS role(name, login)
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name) THEN
             EXECUTE format('CREATE ROLE %I %s', wanted.name, wanted.login);
@@ -32,4 +33,7 @@ $$;
 SET ROLE region_owner;
 GRANT USAGE ON SCHEMA region TO trading_owner;
 GRANT EXECUTE ON FUNCTION region.protect(regclass), region.demand_guard() TO trading_owner;
+-- The other application's reconciliation may ask who holds the lease. It is no writer.
+GRANT USAGE ON SCHEMA region TO trading_peer;
+GRANT SELECT ON region.lease TO trading_peer;
 RESET ROLE;

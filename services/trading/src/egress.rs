@@ -89,7 +89,7 @@ impl Stage for Egress {
 }
 
 /// The settlements of a side that was matched just now. A function of the record alone, as the answer is.
-fn settlements(decided: &Record<Decided>) -> Vec<Made> {
+pub(crate) fn settlements(decided: &Record<Decided>) -> Vec<Made> {
     match &decided.content {
         Decided::Told { content, status: Status::Matched, .. } => of_trade(content, decided.received_ms)
             .iter()

@@ -21,7 +21,7 @@ pub(crate) const BODY_MAX: usize = 64 * 1024;
 /// What is kept of a larger one.
 const OVERSIZED_KEPT: usize = 1024;
 /// Name of the stage in quarantine and probes.
-const STAGE: &str = "inbound";
+pub(crate) const STAGE: &str = "inbound";
 
 /// The inbound stage.
 pub(crate) struct Inbound {

@@ -14,6 +14,7 @@ use support::reports::{BROKER, IM, report, send};
 use support::{APP, REGION, World, eventually};
 use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Plan as Customer, Scenario, SharedLedger};
+use trading::names::Application;
 use trading::reconcile::{
     self, Boundary, Job, Outcome, Plan, ReconcileArgs, ReconcileError, Replaying, Report, Window,
 };
@@ -22,11 +23,14 @@ use trading::run::StageName;
 /// A plan for all boundaries and everything that is stored, with core's role.
 fn plan(world: &World, grace: u64, replay: bool) -> Plan {
     Plan {
+        application: Application::TradeMatching,
         app: APP.into(),
         region: REGION.into(),
         database: support::database_options(&world.name, "trading_core"),
-        jobs: Job::ALL.to_vec(),
+        jobs: Job::TRADES.to_vec(),
+        peer: None,
         window: Window { since: None, grace: Duration::from_secs(grace) },
+        resend_after: Duration::from_secs(600),
         replay: replay.then(|| Replaying {
             broker: support::broker_config(&world.name, "reconcile"),
             wait: support::PATIENCE,
@@ -397,7 +401,7 @@ async fn command(world: &World, more: &[&str]) -> ExitCode {
         if more.iter().any(|option| option.starts_with("--database-port")) { None } else { Some(port) };
     let more = more.iter().map(|option| (*option).to_owned());
     let all = given.into_iter().chain(port).chain(more);
-    reconcile::from_args(Command::try_parse_from(all).unwrap().args).await
+    reconcile::from_args(None, Command::try_parse_from(all).unwrap().args).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

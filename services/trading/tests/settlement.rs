@@ -19,7 +19,7 @@ use support::{APP, PATIENCE, Process, REGION, World, eventually};
 use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Answer, Ledger, Mix, Plan, Scenario, SharedLedger, Verdict};
 use trading::message::Response;
-use trading::names;
+use trading::names::{self, Application};
 use trading::reconcile::{self, Boundary, Job, Window};
 use trading::run::StageName;
 
@@ -95,11 +95,14 @@ async fn trades_that_match_are_settled_and_the_customer_is_told_of_both_once() {
     assert_eq!(both.trading.number(prices).await, 0);
     // That a trade was told twice of is no finding of a reconciliation.
     let plan = reconcile::Plan {
+        application: Application::TradeMatching,
         app: APP.into(),
         region: REGION.into(),
         database: support::database_options(&both.trading.name, "trading_core"),
-        jobs: Job::ALL.to_vec(),
+        jobs: Job::TRADES.to_vec(),
+        peer: None,
         window: Window { since: None, grace: Duration::ZERO },
+        resend_after: Duration::from_secs(600),
         replay: None,
     };
     let report = reconcile::run(&plan).await.unwrap();

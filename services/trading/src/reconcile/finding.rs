@@ -81,6 +81,14 @@ impl Comparison {
         }
     }
 
+    /// Notes a missing record that a replay of another one, which it follows from, can bring downstream.
+    pub(super) fn missing_of(&mut self, id: Uuid, cause: Uuid, what: impl FnOnce() -> String) {
+        self.missing.add(id, what);
+        if self.replayable.len() < REPLAY_LIMIT && self.replayable.last() != Some(&cause) {
+            self.replayable.push(cause);
+        }
+    }
+
     /// Whether both stores agree.
     pub fn clean(&self) -> bool {
         self.missing.count == 0 && self.ahead.count == 0 && self.differs.count == 0

@@ -1,4 +1,4 @@
-//! Inbound's raw messages against what ingestion made of them: a trade, or a refusal.
+//! Inbound's raw messages against what ingestion made of them: something valid, or a refusal. The same for every line.
 
 use tokio_postgres::Row;
 
@@ -7,73 +7,87 @@ use super::snapshot::Snapshot;
 use super::{Job, ReconcileError};
 use crate::core::replay::{self, read_refusal};
 use crate::envelope::{Parsed, Record};
-use crate::ingestion;
-use crate::message::Trade;
+use crate::ingestion::{self, Content};
+use crate::names::Line;
 use crate::parse::Refusal;
 
 /// What is not on the list of pending ones was decided, so ingestion must have it: only pending ones may be under way.
-const STORED: &str = "select raw.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
-        ingested.id as ingested_id, ingested.received_ms as ingested_ms, ingested.content as trade, \
-        nacks.id as nack_id, nacks.received_ms as nack_ms, nacks.code, nacks.field, nacks.description, \
-        nacks.refusal, nacks.body as nack_body, \
-        coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
-     from trading.inbound_raw raw \
-     left join trading.ingested using (record) \
-     left join trading.nacks using (record) \
-     left join trading.pending using (record) \
-     where raw.received_ms >= $1 order by raw.record";
+fn stored(line: &Line) -> String {
+    let Line { raw, pending, ingested, nacks, .. } = line;
+    format!(
+        "select raw.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
+            ingested.id as ingested_id, ingested.received_ms as ingested_ms, ingested.content, \
+            nacks.id as nack_id, nacks.received_ms as nack_ms, nacks.code, nacks.field, nacks.description, \
+            nacks.refusal, nacks.body as nack_body, \
+            coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
+         from {raw} as raw \
+         left join {ingested} as ingested using (record) \
+         left join {nacks} as nacks using (record) \
+         left join {pending} as pending using (record) \
+         where raw.received_ms >= $1 order by raw.record"
+    )
+}
 
-const AHEAD: &str = "select record, id, 'in trading.ingested' as place from trading.ingested \
-        where received_ms >= $1 \
-          and not exists (select from trading.inbound_raw raw where raw.record = ingested.record) \
-     union all select record, id, 'in trading.nacks' from trading.nacks \
-        where received_ms >= $1 \
-          and not exists (select from trading.inbound_raw raw where raw.record = nacks.record)";
+fn ahead(line: &Line) -> String {
+    let Line { raw, ingested, nacks, .. } = line;
+    let alone = |table: &str| {
+        format!(
+            "select record, id, 'in {table}' as place from {table} as behind where received_ms >= $1 \
+             and not exists (select from {raw} as raw where raw.record = behind.record)"
+        )
+    };
+    format!("{} union all {}", alone(ingested), alone(nacks))
+}
 
 /// Compares the boundary.
-pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
-    let mut comparison = Comparison::new(Job::InboundIngress);
-    let mut pages = snapshot.pages(STORED, true).await?;
+pub(super) async fn compare<C: Content + PartialEq>(
+    snapshot: &Snapshot<'_>,
+    job: Job,
+) -> Result<Comparison, ReconcileError> {
+    let line = C::LINE;
+    let mut comparison = Comparison::new(job);
+    let mut pages = snapshot.pages(&stored(&line), true).await?;
     while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {
             comparison.compared += 1;
-            if let Some(record) = judge(row, &mut comparison).map_err(snapshot.unreadable())? {
+            if let Some(record) = judge::<C>(row, &mut comparison).map_err(snapshot.unreadable())? {
                 absent.push(record);
             }
         }
-        let what = |id: &str| format!("{id} is neither in trading.ingested nor in trading.nacks");
+        let what = |id: &str| format!("{id} is neither in {} nor in {}", line.ingested, line.nacks);
         super::note_absent(snapshot, &mut comparison, ingestion::STAGE, absent, what).await?;
     }
     let told = |row: &Row| {
         let (record, id, place) = super::placed_row(row)?;
-        comparison.ahead.add(record, || format!("{id} is {place} and not in trading.inbound_raw"));
+        comparison.ahead.add(record, || format!("{id} is {place} and not in {}", line.raw));
         Ok(())
     };
-    snapshot.each(AHEAD, false, told).await?;
+    snapshot.each(&ahead(&line), false, told).await?;
     Ok(comparison)
 }
 
 /// Compares what ingestion stored with what it would make now; gives the record if there is nothing and should be.
-fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Parsed>>, tokio_postgres::Error> {
-    let expected = ingestion::parsed(replay::raw(row)?);
-    let (trade, refused): (Option<&str>, bool) =
-        (row.try_get("trade")?, row.try_get::<_, Option<&str>>("refusal")?.is_some());
-    if trade.is_none() && !refused {
+fn judge<C: Content + PartialEq>(
+    row: &Row,
+    comparison: &mut Comparison,
+) -> Result<Option<Record<Parsed<C>>>, tokio_postgres::Error> {
+    let expected: Record<Parsed<C>> = ingestion::parsed(replay::raw(row)?);
+    let (content, refused): (Option<&str>, bool) =
+        (row.try_get("content")?, row.try_get::<_, Option<&str>>("refusal")?.is_some());
+    if content.is_none() && !refused {
         if row.try_get("young")? {
             comparison.under_way += 1;
             return Ok(None);
         }
         return Ok(Some(expected));
     }
-    let difference = match (&expected.content, trade, refused) {
-        (Parsed::Valid(expected_trade), Some(trade), false) => {
-            trade_difference(row, &expected, expected_trade, trade)?
-        }
+    let difference = match (&expected.content, content, refused) {
+        (Parsed::Valid(valid), Some(content), false) => content_difference(row, &expected, valid, content)?,
         (Parsed::Nack(refusal, text), None, true) => nack_difference(row, &expected, refusal, text)?,
-        (_, Some(_), true) => Some("is both in trading.ingested and in trading.nacks"),
-        (Parsed::Valid(_), ..) => Some("was refused, and is a valid trade"),
-        (Parsed::Nack(..) | Parsed::Probe, ..) => Some("was taken as a trade, and is not valid"),
+        (_, Some(_), true) => Some("is both among ingestion's valid ones and among its refused ones"),
+        (Parsed::Valid(_), ..) => Some("was refused by ingestion, and is valid"),
+        (Parsed::Nack(..) | Parsed::Probe, ..) => Some("was taken by ingestion, and is not valid"),
     };
     if let Some(difference) = difference {
         comparison.differs.add(expected.record, || format!("{} {difference}", expected.id));
@@ -81,29 +95,31 @@ fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Record<Parsed>
     Ok(None)
 }
 
-/// Compared as values: a later version of this program may write the same trade with other spaces or digits.
-fn trade_difference(
+/// A message that came again after inbound's row of it was lost has a later time there, and no other one.
+///
+/// Compared as values: a later version of this program may write the same thing with other spaces or digits.
+fn content_difference<C: Content + PartialEq>(
     row: &Row,
-    record: &Record<Parsed>,
-    expected: &Trade,
+    record: &Record<Parsed<C>>,
+    expected: &C,
     stored: &str,
 ) -> Result<Option<&'static str>, tokio_postgres::Error> {
     let (id, received_ms): (&str, i64) = (row.try_get("ingested_id")?, row.try_get("ingested_ms")?);
-    Ok(match serde_json::from_str::<Trade>(stored) {
-        Ok(trade) if trade != *expected => {
-            Some("has another trade in trading.ingested than its message says")
+    Ok(match serde_json::from_str::<C>(stored) {
+        Ok(content) if content != *expected => {
+            Some("has another content among ingestion's valid ones than its message says")
         }
-        Err(_) => Some("has a trade in trading.ingested that cannot be read"),
-        Ok(_) if (id, received_ms) != (&record.id, record.received_ms) => {
-            Some("has another id or time in trading.ingested than in trading.inbound_raw")
+        Err(_) => Some("has a content among ingestion's valid ones that cannot be read"),
+        Ok(_) if id != record.id || received_ms > record.received_ms => {
+            Some("has another id or time among ingestion's valid ones than inbound stored")
         }
         Ok(_) => None,
     })
 }
 
-fn nack_difference(
+fn nack_difference<C>(
     row: &Row,
-    record: &Record<Parsed>,
+    record: &Record<Parsed<C>>,
     refusal: &Refusal,
     text: &str,
 ) -> Result<Option<&'static str>, tokio_postgres::Error> {
@@ -115,11 +131,11 @@ fn nack_difference(
         && description == refusal.description()
         && read_refusal(stored) == *refusal;
     Ok(if !same_reason {
-        Some("has another reason in trading.nacks than its message gives")
+        Some("has another reason among ingestion's refused ones than its message gives")
     } else if row.try_get::<_, &str>("nack_body")? != ingestion::storable(text) {
-        Some("has another text in trading.nacks than in trading.inbound_raw")
-    } else if (id, received_ms) != (&record.id, record.received_ms) {
-        Some("has another id or time in trading.nacks than in trading.inbound_raw")
+        Some("has another text among ingestion's refused ones than inbound stored")
+    } else if id != record.id || received_ms > record.received_ms {
+        Some("has another id or time among ingestion's refused ones than inbound stored")
     } else {
         None
     })

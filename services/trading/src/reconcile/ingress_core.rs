@@ -1,6 +1,8 @@
-//! What ingestion stored against what core made of it: trades, refused reports, and the answers to refusals.
+//! What ingestion stored against what core made of it: reports that hold, refused ones, and the answers to refusals. The
+//! same for trades and for settlements.
 
 use std::collections::{HashMap, HashSet};
+use std::future::Future;
 
 use jiff::civil::Date;
 use matching::Status;
@@ -10,38 +12,62 @@ use uuid::Uuid;
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
 use super::{Job, ReconcileError};
-use crate::core;
+use crate::core::{self, Subject};
 use crate::envelope::{Decided, Parsed, Record};
 use crate::ids;
 use crate::message::{Trade, json};
 use crate::parse::Refusal;
+use crate::settlement::Settlement;
 
 const COUNT: &str = "select (select count(*) from trading.ingested where received_ms >= $1) \
         + (select count(*) from trading.nacks where received_ms >= $1)";
 
+/// What core decides, as it is compared.
+pub(super) trait Compared: Subject + PartialEq {
+    /// The column of the table of reports that hold with the report itself.
+    const COLUMN: &'static str;
+    /// What two reports that met may become, as it is told.
+    const PAIRED: [Status; 2];
+
+    /// Notes reports whose status is not the one that its answers tell.
+    fn other_status(
+        snapshot: &Snapshot<'_>,
+        comparison: &mut Comparison,
+    ) -> impl Future<Output = Result<(), ReconcileError>>;
+}
+
 /// Reports that core has neither taken nor refused under their own number. A report keeps its time in all stores, so the
 /// mark holds for both sides.
-const UNKNOWN: &str = "select ingested.record, ingested.id, ingested.received_ms, ingested.content as trade, \
-        pending.record is not null as pending, \
-        coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
-     from trading.ingested left join trading.pending using (record) \
-     where ingested.received_ms >= $1 \
-       and not exists (select from trading.trades \
-            where trades.record = ingested.record and trades.received_ms >= $1) \
-       and not exists (select from trading.conflicts where conflicts.record = ingested.record) \
-     order by ingested.record";
+fn unknown<C: Compared>() -> String {
+    format!(
+        "select ingested.record, ingested.id, ingested.received_ms, ingested.content, \
+            pending.record is not null as pending, \
+            coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
+         from trading.ingested left join trading.pending using (record) \
+         where ingested.received_ms >= $1 \
+           and not exists (select from {} as core \
+                where core.record = ingested.record and core.received_ms >= $1) \
+           and not exists (select from trading.conflicts where conflicts.record = ingested.record) \
+         order by ingested.record",
+        C::TABLE
+    )
+}
 
-const OTHER_TEXT: &str = "select record, ingested.id, ingested.content as trade, core.id as core_id, core.trade as core_trade, \
-        core.place \
-     from trading.ingested \
-     join (select record, id, trade, 'trading.trades' as place from trading.trades \
-            where received_ms >= $1 \
-           union all select record, id, content, 'trading.conflicts' from trading.conflicts) as core using (record) \
-     where ingested.received_ms >= $1 and (core.id, core.trade) <> (ingested.id, ingested.content)";
+fn other_text<C: Compared>() -> String {
+    format!(
+        "select record, ingested.id, ingested.content, core.id as core_id, core.content as core_content, core.place \
+         from trading.ingested \
+         join (select record, id, {column} as content, '{table}' as place from {table} where received_ms >= $1 \
+               union all select record, id, content, 'trading.conflicts' from trading.conflicts) as core using (record) \
+         where ingested.received_ms >= $1 and (core.id, core.content) <> (ingested.id, ingested.content)",
+        column = C::COLUMN,
+        table = C::TABLE
+    )
+}
 
 /// A status holds if its answer was written with it, and no answer says another one. That of a settled trade comes after
 /// the one that says that it is matched.
-const OTHER_STATUS: &str = "select record, id, status from trading.trades \
+const OTHER_TRADE_STATUS: &str = "select record, id, status from trading.trades \
      where received_ms >= $1 and ( \
         status <> 'UNMATCHED' and not exists ( \
             select from trading.outbox where message_id = trading.answer_id(trade_date, trades.id, version, trades.status)) \
@@ -63,12 +89,15 @@ const UNANSWERED_CONFLICTS: &str = "select record, id, code as place from tradin
      where received_ms >= $1 \
        and not exists (select from trading.outbox where message_id = trading.nack_id(conflicts.record))";
 
-const AHEAD: &str = "select record, id, 'in trading.trades' as place from trading.trades \
-        where received_ms >= $1 \
-          and not exists (select from trading.ingested where ingested.record = trades.record) \
-     union all select record, id, 'in trading.conflicts' from trading.conflicts \
-        where received_ms >= $1 \
-          and not exists (select from trading.ingested where ingested.record = conflicts.record)";
+fn ahead_reports<C: Compared>() -> String {
+    let alone = |table: &str| {
+        format!(
+            "select record, id, 'in {table}' as place from {table} as core where received_ms >= $1 \
+             and not exists (select from trading.ingested where ingested.record = core.record)"
+        )
+    };
+    format!("{} union all {}", alone(C::TABLE), alone("trading.conflicts"))
+}
 
 const AHEAD_ANSWERS: &str = "select message_id, id, body from trading.outbox \
      where status = 'NACK' and (sent_at is null or sent_at >= to_timestamp($1::bigint / 1000.0)) \
@@ -76,52 +105,59 @@ const AHEAD_ANSWERS: &str = "select message_id, id, body from trading.outbox \
        and not exists (select from trading.conflicts where trading.nack_id(conflicts.record) = outbox.message_id)";
 
 /// Compares the boundary.
-pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
-    let mut comparison = Comparison::new(Job::IngressCore);
+pub(super) async fn compare<C: Compared>(
+    snapshot: &Snapshot<'_>,
+    job: Job,
+) -> Result<Comparison, ReconcileError> {
+    let mut comparison = Comparison::new(job);
     comparison.compared = snapshot.count(COUNT).await?;
-    unknown_reports(snapshot, &mut comparison).await?;
+    unknown_reports::<C>(snapshot, &mut comparison).await?;
     refusals(snapshot, &mut comparison).await?;
-    other_content(snapshot, &mut comparison).await?;
-    ahead(snapshot, &mut comparison).await?;
+    snapshot.each(&other_text::<C>(), false, |row| note_other_text::<C>(row, &mut comparison)).await?;
+    C::other_status(snapshot, &mut comparison).await?;
+    ahead::<C>(snapshot, &mut comparison).await?;
     Ok(comparison)
 }
 
 /// A report that is not in core's stores under its own number.
-struct Unknown {
-    record: Record<Parsed>,
-    trade: Trade,
+struct Unknown<C> {
+    record: Record<Parsed<C>>,
+    content: C,
     pending: bool,
     young: bool,
 }
 
-impl Unknown {
+impl<C: Compared> Unknown<C> {
     /// `None`, and a finding, if what ingestion stored cannot be read.
     fn read(row: &Row, comparison: &mut Comparison) -> Result<Option<Self>, tokio_postgres::Error> {
         let (record, id): (Uuid, String) = (row.try_get("record")?, row.try_get("id")?);
-        let Ok(trade) = serde_json::from_str::<Trade>(row.try_get("trade")?) else {
+        let Ok(content) = serde_json::from_str::<C>(row.try_get("content")?) else {
             comparison
                 .differs
-                .add(record, || format!("{id} has a trade in trading.ingested that cannot be read"));
+                .add(record, || format!("{id} has a {} in trading.ingested that cannot be read", C::WORD));
             return Ok(None);
         };
-        let content = Parsed::Valid(Box::new(trade.clone()));
-        let record = Record { record, id, received_ms: row.try_get("received_ms")?, content };
-        Ok(Some(Self { record, trade, pending: row.try_get("pending")?, young: row.try_get("young")? }))
+        let parsed = Parsed::Valid(Box::new(content.clone()));
+        let record = Record { record, id, received_ms: row.try_get("received_ms")?, content: parsed };
+        Ok(Some(Self { record, content, pending: row.try_get("pending")?, young: row.try_get("young")? }))
     }
 
     fn digest(&self) -> Uuid {
         ids::quarantined(core::STAGE, json(&self.record).as_bytes())
     }
 
-    fn answer(&self, status: Status) -> Uuid {
-        ids::answer(self.trade.trade_date, &self.record.id, self.trade.version, status)
+    fn told(&self, answers: &HashSet<Uuid>) -> bool {
+        C::PAIRED.iter().any(|status| answers.contains(&self.content.answer_id(*status)))
     }
 }
 
-async fn unknown_reports(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages(UNKNOWN, true).await?;
+async fn unknown_reports<C: Compared>(
+    snapshot: &Snapshot<'_>,
+    comparison: &mut Comparison,
+) -> Result<(), ReconcileError> {
+    let mut pages = snapshot.pages(&unknown::<C>(), true).await?;
     while let Some(page) = pages.next().await? {
-        let mut unknown = Vec::new();
+        let mut unknown: Vec<Unknown<C>> = Vec::new();
         for row in &page {
             unknown.extend(Unknown::read(row, comparison).map_err(snapshot.unreadable())?);
         }
@@ -131,60 +167,70 @@ async fn unknown_reports(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -
         let decided = pairs_told(snapshot, &unknown).await?;
         for (report, digest) in unknown.iter().zip(&digests) {
             let (record, id) = (report.record.record, &report.record.id);
-            let told = PAIRED.iter().any(|status| decided.contains(&report.answer(*status)));
             if report.young {
                 comparison.under_way += 1;
             } else if !report.pending && replaced(report, &holding) {
                 // A higher version has its place, or the same was said twice in different words.
             } else if apart.contains(digest) {
                 comparison.set_apart += 1;
-            } else if told && !report.pending {
+            } else if report.told(&decided) && !report.pending {
                 // Decided anew it would find no counterpart that waits, and would wait for ever itself.
                 comparison.missing.add(record, || {
-                    format!("{id} was paired and told, and is not in trading.trades: restore the row, replay cannot")
+                    let table = C::TABLE;
+                    format!("{id} was paired and told, and is not in {table}: restore the row, replay cannot")
                 });
             } else {
-                comparison.missing(record, || {
-                    format!("{id} is neither in trading.trades nor in trading.conflicts")
-                });
+                comparison
+                    .missing(record, || format!("{id} is neither in {} nor in trading.conflicts", C::TABLE));
             }
         }
     }
     Ok(())
 }
 
-const PAIRED: [Status; 2] = [Status::Matched, Status::Mismatched];
-
 /// The answers to these reports that say that they were paired.
-async fn pairs_told(snapshot: &Snapshot<'_>, reports: &[Unknown]) -> Result<HashSet<Uuid>, ReconcileError> {
-    let answers: Vec<Uuid> =
-        reports.iter().flat_map(|report| PAIRED.map(|status| report.answer(status))).collect();
-    snapshot.known("select message_id from trading.outbox where message_id = any($1)", &answers).await
+async fn pairs_told<C: Compared>(
+    snapshot: &Snapshot<'_>,
+    reports: &[Unknown<C>],
+) -> Result<HashSet<Uuid>, ReconcileError> {
+    let told = |report: &Unknown<C>| C::PAIRED.map(|status| report.content.answer_id(status));
+    answers_there(snapshot, &reports.iter().flat_map(told).collect::<Vec<_>>()).await
 }
 
-type Holding = HashMap<(Date, String), Trade>;
+/// Those of the answers that core wrote.
+async fn answers_there(snapshot: &Snapshot<'_>, answers: &[Uuid]) -> Result<HashSet<Uuid>, ReconcileError> {
+    snapshot.known("select message_id from trading.outbox where message_id = any($1)", answers).await
+}
 
-/// The reports in `trading.trades` with the dates and ids of these.
-async fn reports_that_hold(snapshot: &Snapshot<'_>, reports: &[Unknown]) -> Result<Holding, ReconcileError> {
-    let dates: Vec<Date> = reports.iter().map(|report| report.trade.trade_date).collect();
-    let ids: Vec<&str> = reports.iter().map(|report| report.record.id.as_str()).collect();
-    let query = "select trade_date, id, trade from trading.trades \
-        join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, id)) as given \
-        using (trade_date, id)";
+type Holding<C> = HashMap<(Date, String), C>;
+
+/// The reports that hold with the dates and ids of these.
+async fn reports_that_hold<C: Compared>(
+    snapshot: &Snapshot<'_>,
+    reports: &[Unknown<C>],
+) -> Result<Holding<C>, ReconcileError> {
+    let (dates, ids): (Vec<Date>, Vec<String>) = reports.iter().map(|report| report.content.key()).unzip();
+    let query = format!(
+        "select trade_date, id, {} from {} \
+         join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, id)) as given \
+         using (trade_date, id)",
+        C::COLUMN,
+        C::TABLE
+    );
     let mut holding = Holding::new();
-    for row in snapshot.rows(query, &[&dates, &ids]).await? {
+    for row in snapshot.rows(&query, &[&dates, &ids]).await? {
         let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, &str>(2)?));
-        let (date, id, trade): (Date, String, &str) = read().map_err(snapshot.unreadable())?;
-        if let Ok(trade) = serde_json::from_str(trade) {
-            holding.insert((date, id), trade);
+        let (date, id, content): (Date, String, &str) = read().map_err(snapshot.unreadable())?;
+        if let Ok(content) = serde_json::from_str(content) {
+            holding.insert((date, id), content);
         }
     }
     Ok(holding)
 }
 
-fn replaced(report: &Unknown, holding: &Holding) -> bool {
-    let holds = holding.get(&(report.trade.trade_date, report.record.id.clone()));
-    holds.is_some_and(|holds| holds.version > report.trade.version || *holds == report.trade)
+fn replaced<C: Compared>(report: &Unknown<C>, holding: &Holding<C>) -> bool {
+    let holds = holding.get(&report.content.key());
+    holds.is_some_and(|holds| holds.version() > report.content.version() || *holds == report.content)
 }
 
 /// Refusals, of ingestion and of core, against their answers.
@@ -210,7 +256,7 @@ fn judge_refusal(row: &Row, comparison: &mut Comparison) -> Result<(), tokio_pos
         return Ok(());
     };
     let (reason, refused): (&str, &str) = (row.try_get("description")?, row.try_get("nack_body")?);
-    let same = match serde_json::from_str::<Decided>(body) {
+    let same = match serde_json::from_str::<Decided<serde_json::Value>>(body) {
         Ok(Decided::Nack { destination, description, text }) => {
             destination == core::destination(id)
                 && description == reason
@@ -226,41 +272,91 @@ fn judge_refusal(row: &Row, comparison: &mut Comparison) -> Result<(), tokio_pos
     Ok(())
 }
 
-async fn other_content(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
-    let text = |row: &Row| {
-        if let Some((record, id, place)) = other_trade(row)? {
-            let what = || format!("{id} is another trade in {place} than in trading.ingested");
-            comparison.differs.add(record, what);
+fn note_other_text<C: Compared>(row: &Row, comparison: &mut Comparison) -> Result<(), tokio_postgres::Error> {
+    // Another text may still say the same, written by another version of this program.
+    let read = |column| Ok(serde_json::from_str::<C>(row.try_get(column)?).ok());
+    let (ours, cores): (Option<C>, Option<C>) = (read("content")?, read("core_content")?);
+    let (id, core_id): (&str, &str) = (row.try_get("id")?, row.try_get("core_id")?);
+    if id != core_id || ours.is_none() || ours != cores {
+        let place: &str = row.try_get("place")?;
+        let what = || format!("{id} is another {} in {place} than in trading.ingested", C::WORD);
+        comparison.differs.add(row.try_get("record")?, what);
+    }
+    Ok(())
+}
+
+impl Compared for Trade {
+    const COLUMN: &'static str = "trade";
+    const PAIRED: [Status; 2] = [Status::Matched, Status::Mismatched];
+
+    /// The server compares: there is a row for each trade.
+    async fn other_status(
+        snapshot: &Snapshot<'_>,
+        comparison: &mut Comparison,
+    ) -> Result<(), ReconcileError> {
+        let note = |row: &Row| {
+            other_status_than_told::<Self>(comparison, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            Ok(())
+        };
+        snapshot.each(OTHER_TRADE_STATUS, false, note).await
+    }
+}
+
+fn other_status_than_told<C: Compared>(comparison: &mut Comparison, record: Uuid, id: &str, status: &str) {
+    comparison.differs.add(record, || {
+        format!("{id} is {status} in {}, and its answers in trading.outbox say otherwise", C::TABLE)
+    });
+}
+
+const SETTLEMENTS: &str = "select record, id, status, settlement from trading.settlements \
+     where received_ms >= $1 order by record";
+
+impl Compared for Settlement {
+    const COLUMN: &'static str = "settlement";
+    const PAIRED: [Status; 2] = [Status::Settled, Status::Mismatched];
+
+    /// An answer's id depends on account and quantity, which only the message has.
+    async fn other_status(
+        snapshot: &Snapshot<'_>,
+        comparison: &mut Comparison,
+    ) -> Result<(), ReconcileError> {
+        let mut pages = snapshot.pages(SETTLEMENTS, false).await?;
+        while let Some(page) = pages.next().await? {
+            let mut standing: Vec<(Uuid, &str, &str, [Uuid; 2])> = Vec::new();
+            for row in &page {
+                let read =
+                    || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get::<_, &str>(3)?));
+                let (record, id, status, text) = read().map_err(snapshot.unreadable())?;
+                // One that cannot be read differs from ingestion's anyway.
+                if let Ok(settlement) = serde_json::from_str::<Self>(text) {
+                    let answers = Self::PAIRED.map(|status| settlement.answer_id(status));
+                    standing.push((record, id, status, answers));
+                }
+            }
+            let answers: Vec<Uuid> = standing.iter().flat_map(|(.., answers)| *answers).collect();
+            let told = answers_there(snapshot, &answers).await?;
+            for (record, id, status, answers) in standing {
+                let says =
+                    |(answer, paired): (&Uuid, Status)| told.contains(answer) == (paired.word() == status);
+                if !answers.iter().zip(Self::PAIRED).all(says) {
+                    other_status_than_told::<Self>(comparison, record, id, status);
+                }
+            }
         }
         Ok(())
-    };
-    snapshot.each(OTHER_TEXT, false, text).await?;
-    let status = |row: &Row| {
-        let (record, id, status): (Uuid, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let what =
-            || format!("{id} is {status} in trading.trades, and its answers in trading.outbox say otherwise");
-        comparison.differs.add(record, what);
-        Ok(())
-    };
-    snapshot.each(OTHER_STATUS, false, status).await
+    }
 }
 
-/// Another text may still be the same trade, written by another version of this program.
-fn other_trade(row: &Row) -> Result<Option<(Uuid, &str, &str)>, tokio_postgres::Error> {
-    let read = |column| Ok(serde_json::from_str::<Trade>(row.try_get(column)?).ok());
-    let (ours, cores): (Option<Trade>, Option<Trade>) = (read("trade")?, read("core_trade")?);
-    let (id, core_id): (&str, &str) = (row.try_get("id")?, row.try_get("core_id")?);
-    let same = id == core_id && ours.is_some() && ours == cores;
-    Ok(if same { None } else { Some((row.try_get("record")?, id, row.try_get("place")?)) })
-}
-
-async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
+async fn ahead<C: Compared>(
+    snapshot: &Snapshot<'_>,
+    comparison: &mut Comparison,
+) -> Result<(), ReconcileError> {
     let placed = |row: &Row| {
         let (record, id, place) = super::placed_row(row)?;
         comparison.ahead.add(record, || format!("{id} is {place} and not in trading.ingested"));
         Ok(())
     };
-    snapshot.each(AHEAD, false, placed).await?;
+    snapshot.each(&ahead_reports::<C>(), false, placed).await?;
     let mut pages = snapshot.pages(AHEAD_ANSWERS, false).await?;
     while let Some(page) = pages.next().await? {
         let mut answers = Vec::new();
@@ -286,7 +382,10 @@ async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(
 
 /// The record of which an answer says that the database does not take it.
 fn unstorable_record(message: Uuid, body: &str) -> Option<Uuid> {
-    let Ok(Decided::Nack { description, .. }) = serde_json::from_str::<Decided>(body) else { return None };
+    let Ok(Decided::Nack { description, .. }) = serde_json::from_str::<Decided<serde_json::Value>>(body)
+    else {
+        return None;
+    };
     let record = description.rsplit(' ').next().and_then(|last| Uuid::parse_str(last).ok())?;
     let says = description == Refusal::unstorable(record).description() && ids::nack(record) == message;
     says.then_some(record)

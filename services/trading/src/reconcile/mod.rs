@@ -1,17 +1,23 @@
-//! Reconciliation: for each boundary of the pipeline, whether the stage behind it has what the stage before it stored,
-//! with the same content and status; and, on demand, sending again what is missing.
+//! Reconciliation: for each boundary of a pipeline, and of the two applications, whether the stage behind it has what the
+//! stage before it stored, with the same content and status; and, on demand, sending again what is missing.
 //!
-//! Both sides are read in one snapshot of one primary, so traffic makes no findings. Without a replay nothing is changed.
+//! Both sides are read in one snapshot of one primary, and what lies in two databases is looked at until it is sure, so
+//! traffic makes no findings. Without a replay nothing is changed.
 
 mod audit;
+mod between;
 mod core_egress;
 mod egress_outbound;
 mod finding;
 mod inbound_ingress;
 mod ingress_core;
+mod job;
+mod made;
 mod options;
+mod peer;
 mod replay;
 mod report;
+mod return_core;
 mod snapshot;
 
 use std::time::Duration;
@@ -26,48 +32,24 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use audit::Audit;
+use between::Between;
 use replay::Replayer;
 use snapshot::Snapshot;
 
 use crate::envelope::Record;
 use crate::ids;
-use crate::message::json;
+use crate::message::{Trade, json};
+use crate::names::Application;
+use crate::settlement::{Back, Settlement};
 
 pub use finding::{Comparison, Finding, Findings};
+pub use job::Job;
 pub use options::{Output, ReconcileArgs, Since, from_args};
-pub use report::{Boundary, Outcome, Replayed, Report};
+pub use peer::Peer;
+pub use report::{Boundary, Outcome, Replayed, Report, Untold};
 
 /// Connections of a replay: one to write, one to look.
 const POOL_SIZE: usize = 2;
-
-/// A boundary between two stages; the names are those of the reference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Job {
-    /// Inbound's raw messages → ingestion's trades and refusals.
-    InboundIngress,
-    /// Ingestion's trades and refusals → core's trades, refused reports and answers.
-    IngressCore,
-    /// Core's decisions → egress's answers.
-    CoreEgress,
-    /// Egress's answers → what outbound has sent.
-    EgressOutbound,
-}
-
-impl Job {
-    /// All of them, in the order in which a trade passes them.
-    pub const ALL: [Self; 4] =
-        [Self::InboundIngress, Self::IngressCore, Self::CoreEgress, Self::EgressOutbound];
-
-    /// The name on the command line and in audit rows.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::InboundIngress => "InboundIngress",
-            Self::IngressCore => "IngressCore",
-            Self::CoreEgress => "CoreEgress",
-            Self::EgressOutbound => "EgressOutbound",
-        }
-    }
-}
 
 /// Which records are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,16 +74,22 @@ pub struct Replaying {
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Which of the two pipelines it is.
+    pub application: Application,
     /// Application whose lease allows a replay.
     pub app: String,
     /// Region whose stores are compared.
     pub region: String,
     /// The region's own database, as core's role.
     pub database: ConnectOptions,
-    /// The boundaries.
+    /// The other application; needed for a boundary between the two.
+    pub peer: Option<Peer>,
+    /// The boundaries, all of this application.
     pub jobs: Vec<Job>,
     /// The records.
     pub window: Window,
+    /// When trade matching sends a settlement again that has not come back.
+    pub resend_after: Duration,
     /// Whether what is missing is sent again.
     pub replay: Option<Replaying>,
 }
@@ -128,6 +116,35 @@ pub enum ReconcileError {
     /// The database could not be reached, or the lease could not be read.
     #[error("reconciliation could not ask the database; run it again")]
     Lease(#[from] LeaseError),
+    /// The other application's database could not be reached, or its lease could not be read.
+    #[error(
+        "the database of {app} could not be asked; run it again, and check the options --peer-database-*"
+    )]
+    Peer {
+        /// The other application.
+        app: String,
+        /// Why.
+        source: LeaseError,
+    },
+    /// One of two databases is not the one that counts.
+    #[error(
+        "the database of {app} is not known to be the primary of the region that holds its lease: {reason}. \
+         Run it again when nothing is being moved"
+    )]
+    NotPrimary {
+        /// The application.
+        app: String,
+        /// What its lease says.
+        reason: String,
+    },
+    /// More differs than fits in memory.
+    #[error("{job:?}: more than {limit} records seem to differ; run it again over a shorter --since")]
+    TooDifferent {
+        /// The boundary.
+        job: Job,
+        /// How many are looked at.
+        limit: usize,
+    },
     /// A comparison broke off.
     #[error("{job:?} could not be compared; run it again, over a shorter --since if it took too long")]
     Read {
@@ -144,44 +161,48 @@ pub enum ReconcileError {
     Broker(#[from] AmqpError),
 }
 
-/// Compares, and replays if that is planned, one boundary after the other.
+/// Compares, and replays if that is planned, one boundary after the other. One between the applications that could not be
+/// compared is told as such in the report.
 ///
 /// # Errors
-/// It is not known whether the stores agree.
+/// It is not known whether the application's own stores agree.
 pub async fn run(plan: &Plan) -> Result<Report, ReconcileError> {
-    let mut client = snapshot::connect(plan.database.clone()).await?;
-    let mut boundaries = Vec::new();
+    let mut run = Run { plan, client: snapshot::connect(plan.database.clone()).await? };
+    let (mut boundaries, mut untold) = (Vec::new(), Vec::new());
+    let mut sort = |job: Job, outcome: Result<Boundary, ReconcileError>| match outcome {
+        Ok(boundary) => {
+            boundaries.push(boundary);
+            Ok(())
+        }
+        Err(error) => Untold::of(job, error).map(|reason| untold.push(reason)),
+    };
     match &plan.replay {
         None => {
             for job in &plan.jobs {
-                let comparison = compare(&mut client, *job, plan.window).await?;
-                boundaries.push(Boundary { comparison, replay: None });
+                let comparison = run.compare(*job).await;
+                sort(*job, comparison.map(|comparison| Boundary { comparison, replay: None }))?;
             }
         }
         Some(replaying) => {
-            let grant = grant(&client, plan).await?;
+            let grant = grant(&run.client, plan).await?;
             let database = Database::new(&plan.database.clone().writer(), POOL_SIZE)?;
             let broker = Broker::new(replaying.broker.clone());
             let replayer =
-                Replayer { database: &database, broker: &broker, grant: &grant, wait: replaying.wait };
+                Replayer { database: &database, broker: &broker, grant: &grant, wait: replaying.wait, plan };
             for job in &plan.jobs {
-                boundaries.push(repair(&mut client, *job, plan.window, &replayer, &replaying.by).await?);
+                sort(*job, run.repair(*job, &replayer, &replaying.by).await)?;
             }
             broker.close().await;
         }
     }
-    let agrees = boundaries.iter().all(Boundary::agrees);
-    Ok(Report { app: plan.app.clone(), region: plan.region.clone(), agrees, boundaries })
+    let agrees = untold.is_empty() && boundaries.iter().all(Boundary::agrees);
+    Ok(Report { app: plan.app.clone(), region: plan.region.clone(), agrees, boundaries, untold })
 }
 
-async fn compare(client: &mut Client, job: Job, window: Window) -> Result<Comparison, ReconcileError> {
-    let snapshot = Snapshot::begin(client, job, window).await?;
-    match job {
-        Job::InboundIngress => inbound_ingress::compare(&snapshot).await,
-        Job::IngressCore => ingress_core::compare(&snapshot).await,
-        Job::CoreEgress => core_egress::compare(&snapshot).await,
-        Job::EgressOutbound => egress_outbound::compare(&snapshot).await,
-    }
+/// A run with its connection for reading.
+struct Run<'a> {
+    plan: &'a Plan,
+    client: Client,
 }
 
 /// The grant under which this region may write now.
@@ -198,38 +219,65 @@ async fn grant(client: &Client, plan: &Plan) -> Result<Grant, ReconcileError> {
     Err(ReconcileError::Closed { reason })
 }
 
-/// Sends again what is missing and compares anew, as long as that brings something downstream.
-async fn repair(
-    client: &mut Client,
-    job: Job,
-    window: Window,
-    replayer: &Replayer<'_>,
-    by: &str,
-) -> Result<Boundary, ReconcileError> {
-    let mut comparison = compare(client, job, window).await?;
-    let (found, clean) = (comparison.missing.count, comparison.clean());
-    let audit = Audit::begin(replayer.database, replayer.grant, by, &comparison).await?;
-    let (mut replayed, mut left) = (0, found);
-    while !comparison.replayable.is_empty() {
-        let sent = replayer.send(job, &comparison.replayable).await?;
-        replayed += sent.len() as u64;
-        let not_arrived = replayer.arrived(job, &sent).await?;
-        comparison = compare(client, job, window).await?;
-        // What was put on its way again may look young.
-        let now = comparison.missing.count.max(not_arrived);
-        let progress = now < left;
-        left = now;
-        if !progress {
-            break;
+impl Run<'_> {
+    async fn compare(&mut self, job: Job) -> Result<Comparison, ReconcileError> {
+        if job.is_between() {
+            let needed = || ConfigError::Value {
+                option: "--peer-database-host",
+                reason: format!("{} reads the other application's database too", job.word()),
+            };
+            let peer = self.plan.peer.as_ref().ok_or_else(needed)?;
+            return Between { plan: self.plan, peer, job }.compare(&mut self.client).await;
+        }
+        let snapshot = Snapshot::begin(&mut self.client, job, self.plan.window).await?;
+        match job {
+            Job::InboundIngress => inbound_ingress::compare::<Trade>(&snapshot, job).await,
+            Job::ReturnInboundIngress => inbound_ingress::compare::<Back>(&snapshot, job).await,
+            Job::SettlementInboundIngress => inbound_ingress::compare::<Settlement>(&snapshot, job).await,
+            Job::IngressCore => ingress_core::compare::<Trade>(&snapshot, job).await,
+            Job::SettlementIngressCore => ingress_core::compare::<Settlement>(&snapshot, job).await,
+            Job::ReturnIngressCore => return_core::compare(&snapshot).await,
+            Job::CoreEgress => core_egress::compare(&snapshot).await,
+            Job::CoreSettlements => made::compare::<Trade>(&snapshot, job).await,
+            Job::SettlementCoreEgress => made::compare::<Settlement>(&snapshot, job).await,
+            Job::EgressOutbound
+            | Job::OutboundSettlementInbound
+            | Job::SettlementOutboundSettlementInbound => egress_outbound::compare(&snapshot).await,
         }
     }
-    let outcome = match (clean, comparison.clean() && left == 0) {
-        (true, _) => Outcome::Clean,
-        (false, true) => Outcome::Repaired,
-        (false, false) => Outcome::Differences,
-    };
-    audit.end(replayed, left, outcome).await?;
-    Ok(Boundary { comparison, replay: Some(Replayed { found, replayed, left, outcome }) })
+
+    /// Sends again what is missing and compares anew, as long as that brings something downstream.
+    async fn repair(
+        &mut self,
+        job: Job,
+        replayer: &Replayer<'_>,
+        by: &str,
+    ) -> Result<Boundary, ReconcileError> {
+        let mut comparison = self.compare(job).await?;
+        let (found, clean) = (comparison.missing.count, comparison.clean());
+        let audit = Audit::begin(replayer.database, replayer.grant, by, &comparison).await?;
+        let (mut replayed, mut left) = (0, found);
+        while !comparison.replayable.is_empty() {
+            let sent = replayer.send(job, &comparison.replayable).await?;
+            replayed += sent.len() as u64;
+            let not_arrived = replayer.arrived(job, &sent).await?;
+            comparison = self.compare(job).await?;
+            // What was put on its way again may look young.
+            let now = comparison.missing.count.max(not_arrived);
+            let progress = now < left;
+            left = now;
+            if !progress {
+                break;
+            }
+        }
+        let outcome = match (clean, comparison.clean() && left == 0) {
+            (true, _) => Outcome::Clean,
+            (false, true) => Outcome::Repaired,
+            (false, false) => Outcome::Differences,
+        };
+        audit.end(replayed, left, outcome).await?;
+        Ok(Boundary { comparison, replay: Some(Replayed { found, replayed, left, outcome }) })
+    }
 }
 
 /// Notes records that a stage's store lacks: set apart, if the database refused the stage's copy of this very record, so that

@@ -1,17 +1,20 @@
 //! The command: options, exit codes, output.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Arg, Args, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{Arg, ArgAction, Args, ValueEnum};
 use services_common::amqp::BrokerConfig;
 use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, RegionArgs};
 use services_common::postgres;
 use services_common::telemetry::chain;
 
-use super::{Job, Plan, ReconcileError, Replaying, Report, Window, run};
+use super::{Job, Peer, Plan, ReconcileError, Replaying, Report, Window, run};
 use crate::message::json;
+use crate::names::Application;
 
 /// The stores differ.
 const EXIT_DIFFERENT: u8 = 1;
@@ -30,7 +33,16 @@ pub struct ReconcileArgs {
     database: DatabaseArgs,
     #[command(flatten)]
     broker: Option<BrokerArgs>,
-    /// Boundary to compare
+    #[command(flatten)]
+    peer: PeerArgs,
+    /// Matched trades are settled: with --job all, compare what becomes of settlements too; as for the stages of trade
+    /// matching
+    #[arg(long, env = "SETTLEMENTS", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    settlements: bool,
+    /// Seconds after which trade matching sends a settlement again that has not come back; as for its outbound
+    #[arg(long, env = "RESEND_AFTER_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    resend_after_seconds: u64,
+    /// Boundary to compare; those between the applications are in all only with --peer-database-host
     #[arg(long, value_enum, default_value_t = Choice::All)]
     job: Choice,
     /// How far back to look: a number with s, m, h or d, like 90m; or all
@@ -58,6 +70,77 @@ pub struct ReconcileArgs {
     output: Output,
 }
 
+/// The other application's database, for the boundary between the two. It is read, and only while it is the primary of the
+/// region that holds that application's lease.
+#[derive(Args, Clone, Debug)]
+struct PeerArgs {
+    /// Application whose lease is looked at there; settlement, or trade-matching, if not given
+    #[arg(long, env = "PEER_APP")]
+    peer_app: Option<String>,
+    /// Host of the other application's database, by the name that leads to its writer in whichever region
+    #[arg(long, env = "PEER_DATABASE_HOST")]
+    peer_database_host: Option<String>,
+    /// Port of that database
+    #[arg(long, env = "PEER_DATABASE_PORT", default_value_t = 5432)]
+    peer_database_port: u16,
+    /// Name of that database; settlement, or trading, if not given
+    #[arg(long, env = "PEER_DATABASE_NAME")]
+    peer_database_name: Option<String>,
+    /// Role to log in as there
+    #[arg(long, env = "PEER_DATABASE_USER", default_value = "trading_peer")]
+    peer_database_user: String,
+    /// File with that role's password
+    #[arg(long, env = "PEER_DATABASE_PASSWORD_FILE")]
+    peer_database_password_file: Option<PathBuf>,
+    /// File with the CA certificate (PEM) that that database's certificate must come from
+    #[arg(long, env = "PEER_DATABASE_CA_FILE")]
+    peer_database_ca_file: Option<PathBuf>,
+}
+
+impl PeerArgs {
+    /// `None` where no host is given.
+    async fn peer(self, application: Application, identity: &str) -> Result<Option<Peer>, ConfigError> {
+        let Some(database_host) = self.peer_database_host else { return Ok(None) };
+        let (app, name) = match application {
+            Application::TradeMatching => ("settlement", "settlement"),
+            Application::Settlement => ("trade-matching", "trading"),
+        };
+        let database_password_file = self.peer_database_password_file.ok_or_else(|| ConfigError::Value {
+            option: "--peer-database-password-file",
+            reason: "--peer-database-host needs it".to_owned(),
+        })?;
+        let args = DatabaseArgs {
+            database_host,
+            database_port: self.peer_database_port,
+            database_name: self.peer_database_name.unwrap_or_else(|| name.to_owned()),
+            database_user: self.peer_database_user,
+            database_password_file,
+            database_ca_file: self.peer_database_ca_file,
+        };
+        let database = postgres::options(&args, identity).await.map_err(of_peer)?;
+        database.tls_connector().map_err(|error| ConfigError::Value {
+            option: "--peer-database-ca-file",
+            reason: error.to_string(),
+        })?;
+        Ok(Some(Peer { app: self.peer_app.unwrap_or_else(|| app.to_owned()), database }))
+    }
+}
+
+/// The same error, by the option that was meant.
+fn of_peer(error: ConfigError) -> ConfigError {
+    let peer = |option| match option {
+        "--database-password-file" => "--peer-database-password-file",
+        "--database-ca-file" => "--peer-database-ca-file",
+        other => other,
+    };
+    match error {
+        ConfigError::File { option, path, source } => {
+            ConfigError::File { option: peer(option), path, source }
+        }
+        ConfigError::Value { option, reason } => ConfigError::Value { option: peer(option), reason },
+    }
+}
+
 /// The stages cannot do without a broker; comparing can.
 fn broker_only_to_replay(option: Arg) -> Arg {
     match option.get_id().as_str() {
@@ -83,18 +166,73 @@ enum Choice {
     /// Egress's answers → what was sent
     #[value(name = "EgressOutbound")]
     EgressOutbound,
-    /// All four, in this order
+    /// Core's matched trades → the settlements made of them
+    #[value(name = "CoreSettlements")]
+    CoreSettlements,
+    /// What came back → what ingestion made of it
+    #[value(name = "ReturnInboundIngress")]
+    ReturnInboundIngress,
+    /// What came back and is valid → allocations, settled trades
+    #[value(name = "ReturnIngressCore")]
+    ReturnIngressCore,
+    /// Settlements that trade matching made → the settlement application's inbound store
+    #[value(name = "OutboundSettlementInbound")]
+    OutboundSettlementInbound,
+    /// Settlement: raw messages → settlements and refusals of ingestion
+    #[value(name = "SettlementInboundIngress")]
+    SettlementInboundIngress,
+    /// Settlement: ingestion → core's settlements, refused ones and answers
+    #[value(name = "SettlementIngressCore")]
+    SettlementIngressCore,
+    /// Settlement: core's decisions → what is to be sent back
+    #[value(name = "SettlementCoreEgress")]
+    SettlementCoreEgress,
+    /// What the settlement application sends back → trade matching's inbound store
+    #[value(name = "SettlementOutboundSettlementInbound")]
+    SettlementOutboundSettlementInbound,
+    /// All of this application, in this order
     All,
 }
 
 impl Choice {
-    fn jobs(self) -> Vec<Job> {
-        match self {
-            Self::InboundIngress => vec![Job::InboundIngress],
-            Self::IngressCore => vec![Job::IngressCore],
-            Self::CoreEgress => vec![Job::CoreEgress],
-            Self::EgressOutbound => vec![Job::EgressOutbound],
-            Self::All => Job::ALL.to_vec(),
+    /// `None` for all of them.
+    fn job(self) -> Option<Job> {
+        Some(match self {
+            Self::All => return None,
+            Self::InboundIngress => Job::InboundIngress,
+            Self::IngressCore => Job::IngressCore,
+            Self::CoreEgress => Job::CoreEgress,
+            Self::EgressOutbound => Job::EgressOutbound,
+            Self::CoreSettlements => Job::CoreSettlements,
+            Self::ReturnInboundIngress => Job::ReturnInboundIngress,
+            Self::ReturnIngressCore => Job::ReturnIngressCore,
+            Self::OutboundSettlementInbound => Job::OutboundSettlementInbound,
+            Self::SettlementInboundIngress => Job::SettlementInboundIngress,
+            Self::SettlementIngressCore => Job::SettlementIngressCore,
+            Self::SettlementCoreEgress => Job::SettlementCoreEgress,
+            Self::SettlementOutboundSettlementInbound => Job::SettlementOutboundSettlementInbound,
+        })
+    }
+
+    /// The boundaries, of which those between the applications need a peer.
+    fn jobs(self, application: Application, settling: bool, peer: bool) -> Result<Vec<Job>, ConfigError> {
+        let wrong = |reason: String| ConfigError::Value { option: "--job", reason };
+        match self.job() {
+            None => {
+                let between = peer.then_some(Job::between(application));
+                Ok(Job::within(application, settling).into_iter().chain(between).collect())
+            }
+            Some(job) if job.application() != application => {
+                let command = match job.application() {
+                    Application::TradeMatching => "services reconcile",
+                    Application::Settlement => "services settlement reconcile",
+                };
+                Err(wrong(format!("{} is the other application's: {command} has it", job.word())))
+            }
+            Some(job) if job.is_between() && !peer => {
+                Err(wrong(format!("{} needs --peer-database-host", job.word())))
+            }
+            Some(job) => Ok(vec![job]),
         }
     }
 }
@@ -135,15 +273,23 @@ impl FromStr for Since {
 
 /// Runs as configured, prints the result, and says by the exit code: 0 the stores agree, 1 they differ (with a replay:
 /// still), 2 wrong options or configuration, 3 it could not be told.
-pub async fn from_args(args: ReconcileArgs) -> ExitCode {
+///
+/// Without an `application`, it is the one whose lease is named.
+pub async fn from_args(application: Option<Application>, args: ReconcileArgs) -> ExitCode {
     let (output, only_where_active) = (args.output, args.only_where_active);
-    match execute(args).await {
+    let named =
+        if args.region.app == "settlement" { Application::Settlement } else { Application::TradeMatching };
+    match execute(application.unwrap_or(named), args).await {
         Ok(report) => {
             match output {
                 Output::Text => println!("{report}"),
                 Output::Json => println!("{}", json(&report)),
             }
-            ExitCode::from(if report.agrees { 0 } else { EXIT_DIFFERENT })
+            ExitCode::from(match (report.agrees, report.differs()) {
+                (true, _) => 0,
+                (false, true) => EXIT_DIFFERENT,
+                (false, false) => EXIT_UNKNOWN,
+            })
         }
         Err(error @ (ReconcileError::Standby | ReconcileError::Closed { .. })) if only_where_active => {
             eprintln!("services reconcile: nothing compared: {}", chain(&error));
@@ -156,6 +302,9 @@ pub async fn from_args(args: ReconcileArgs) -> ExitCode {
                 ReconcileError::Standby
                 | ReconcileError::Closed { .. }
                 | ReconcileError::Lease(_)
+                | ReconcileError::Peer { .. }
+                | ReconcileError::NotPrimary { .. }
+                | ReconcileError::TooDifferent { .. }
                 | ReconcileError::Read { .. }
                 | ReconcileError::Write(_)
                 | ReconcileError::Broker(_) => EXIT_UNKNOWN,
@@ -164,12 +313,14 @@ pub async fn from_args(args: ReconcileArgs) -> ExitCode {
     }
 }
 
-async fn execute(args: ReconcileArgs) -> Result<Report, ReconcileError> {
+async fn execute(application: Application, args: ReconcileArgs) -> Result<Report, ReconcileError> {
     let identity = format!("{}-reconcile {}", args.region.app, args.region.region);
     let database = postgres::options(&args.database, &identity).await?;
     database
         .tls_connector()
         .map_err(|error| ConfigError::Value { option: "--database-ca-file", reason: error.to_string() })?;
+    let peer = args.peer.peer(application, &identity).await?;
+    let jobs = args.job.jobs(application, args.settlements, peer.is_some())?;
     let replay = match args.broker.filter(|_| args.replay) {
         // With --replay they are required.
         None => None,
@@ -181,7 +332,8 @@ async fn execute(args: ReconcileArgs) -> Result<Report, ReconcileError> {
     };
     let window = Window { since: args.since.0, grace: Duration::from_secs(args.grace.into()) };
     let (app, region) = (args.region.app, args.region.region);
-    run(&Plan { app, region, database, jobs: args.job.jobs(), window, replay }).await
+    let resend_after = Duration::from_secs(args.resend_after_seconds);
+    run(&Plan { application, app, region, database, peer, jobs, window, resend_after, replay }).await
 }
 
 #[cfg(test)]
@@ -211,7 +363,25 @@ mod tests {
     fn reading_needs_no_broker_and_looks_at_all_boundaries_of_a_day() {
         let args = parse(&[]).unwrap();
         assert!(args.broker.is_none() && !args.replay);
-        assert_eq!((args.job.jobs(), args.since), (Job::ALL.to_vec(), "24h".parse().unwrap()));
+        let jobs = args.job.jobs(Application::TradeMatching, args.settlements, false).unwrap();
+        assert_eq!((jobs, args.since), (Job::TRADES.to_vec(), "24h".parse().unwrap()));
+    }
+
+    #[test]
+    fn each_application_has_its_own_boundaries_and_the_one_towards_the_other_needs_its_database() {
+        let jobs = |job: &str, application, peer| {
+            let args = parse(&[&format!("--job={job}"), "--settlements"]).unwrap();
+            args.job.jobs(application, args.settlements, peer)
+        };
+        let (trading, settlement) = (Application::TradeMatching, Application::Settlement);
+        assert_eq!(jobs("all", trading, false).unwrap().len(), 7);
+        assert_eq!(jobs("all", trading, true).unwrap().last(), Some(&Job::OutboundSettlementInbound));
+        assert_eq!(jobs("all", settlement, false).unwrap(), Job::SETTLEMENTS);
+        assert_eq!(jobs("all", settlement, true).unwrap().len(), 4);
+        let foreign = jobs("SettlementCoreEgress", trading, true).unwrap_err().to_string();
+        assert!(foreign.contains("services settlement reconcile"), "{foreign}");
+        let alone = jobs("OutboundSettlementInbound", trading, false).unwrap_err().to_string();
+        assert!(alone.contains("--peer-database-host"), "{alone}");
     }
 
     #[test]

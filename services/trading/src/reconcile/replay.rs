@@ -10,41 +10,64 @@ use tokio::time::sleep;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Job, ReconcileError, egress_outbound};
-use crate::core::relay;
+use super::made::Makes;
+use super::{Job, Plan, ReconcileError, egress_outbound};
 use crate::core::replay::{Onward, read};
-use crate::envelope::{Parsed, Record, pack};
+use crate::core::{Subject, relay};
+use crate::envelope::{Decided, Parsed, Record, pack};
+use crate::ingestion::Content;
 use crate::message::Trade;
-use crate::names;
+use crate::names::{self, Application, Line};
+use crate::settlement::{Back, Settlement};
 
 /// Pause between two looks at what has arrived.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-const RAW: &str = "select record, correlation_id, received_ms, body, defect, null::text as content, \
-        null::text as refusal, null::text as nack_body \
-     from trading.inbound_raw where record = any($1) order by record";
+fn raw_query(line: &Line) -> String {
+    format!(
+        "select record, correlation_id, received_ms, body, defect, null::text as content, \
+            null::text as refusal, null::text as nack_body \
+         from {} where record = any($1) order by record",
+        line.raw
+    )
+}
 
-const STORED: &str = "select record, coalesce(ingested.id, nacks.id) as correlation_id, \
-        coalesce(ingested.received_ms, nacks.received_ms) as received_ms, ''::bytea as body, \
-        null::text as defect, ingested.content, nacks.refusal, nacks.body as nack_body, \
-        pending.record is not null as pending \
-     from unnest($1::uuid[]) as given (record) \
-     left join trading.ingested using (record) \
-     left join trading.nacks using (record) \
-     left join trading.pending using (record) \
-     where ingested.record is not null or nacks.record is not null order by record";
+fn stored_query(line: &Line) -> String {
+    let Line { pending, ingested, nacks, .. } = line;
+    format!(
+        "select record, coalesce(ingested.id, nacks.id) as correlation_id, \
+            coalesce(ingested.received_ms, nacks.received_ms) as received_ms, ''::bytea as body, \
+            null::text as defect, ingested.content, nacks.refusal, nacks.body as nack_body, \
+            pending.record is not null as pending \
+         from unnest($1::uuid[]) as given (record) \
+         left join {ingested} as ingested using (record) \
+         left join {nacks} as nacks using (record) \
+         left join {pending} as pending using (record) \
+         where ingested.record is not null or nacks.record is not null order by record"
+    )
+}
 
-/// Core passes over what is not on this list. It has been on its way for as long as the customer has waited.
-const WAITS_AGAIN: &str = "insert into trading.pending (record, since) \
-     select record, to_timestamp(received_ms / 1000.0) \
-       from unnest($1::uuid[], $2::bigint[]) as given (record, received_ms) order by record \
-     on conflict do nothing";
+/// Core passes over what is not on this list. It has been on its way for as long as its sender has waited.
+fn waits_again(line: &Line) -> String {
+    format!(
+        "insert into {} (record, since) select record, to_timestamp(received_ms / 1000.0) \
+           from unnest($1::uuid[], $2::bigint[]) as given (record, received_ms) order by record \
+         on conflict do nothing",
+        line.pending
+    )
+}
 
 const DECIDED: &str = "select message_id, id, received_ms, body from trading.outbox \
      where message_id = any($1) order by message_id";
 
 const ANSWERED: &str = "select message_id, id, body from trading.egressed \
      where message_id = any($1) order by message_id";
+
+/// Outbound sends again what is not marked as sent. Trade matching also waits for it from now on as from the beginning.
+const DUE_AGAIN: &str = "update trading.outgoing_settlements set sent_at = null where message_id = any($1) \
+     returning trading.record_id(id, convert_to(body, 'UTF8'))";
+const WAITED_FOR_AGAIN: &str =
+    "update trading.unreturned set attempts = 0, due = null where message_id = any($1)";
 
 /// Writes and publishes under one grant.
 pub(super) struct Replayer<'a> {
@@ -53,19 +76,34 @@ pub(super) struct Replayer<'a> {
     pub(super) grant: &'a Grant,
     /// Longest wait for what was sent again to arrive.
     pub(super) wait: Duration,
+    pub(super) plan: &'a Plan,
 }
 
+/// What is to arrive, and the messages that bring it.
+type Sending = (Vec<Uuid>, Vec<Outgoing>);
+
 impl Replayer<'_> {
-    /// Sends these records again; names those that were sent.
+    /// Sends these records again; names what is to arrive downstream.
     pub(super) async fn send(&self, job: Job, missing: &[Uuid]) -> Result<Vec<Uuid>, ReconcileError> {
         let (sent, messages) = match job {
-            Job::InboundIngress => self.raw(missing).await?,
-            Job::IngressCore => self.parsed(missing).await?,
-            Job::CoreEgress => self.decided(missing).await?,
+            Job::InboundIngress => self.raw::<Trade>(missing).await?,
+            Job::ReturnInboundIngress => self.raw::<Back>(missing).await?,
+            Job::SettlementInboundIngress => self.raw::<Settlement>(missing).await?,
+            Job::IngressCore => self.parsed(missing, without_replaced::<Trade>).await?,
+            Job::SettlementIngressCore => self.parsed(missing, without_replaced::<Settlement>).await?,
+            Job::ReturnIngressCore => self.parsed(missing, all::<Back>).await?,
+            Job::CoreEgress => self.decided::<Trade>(missing, only_it).await?,
+            Job::CoreSettlements => self.decided::<Trade>(missing, what_follows).await?,
+            Job::SettlementCoreEgress => self.decided::<Settlement>(missing, what_follows).await?,
             Job::EgressOutbound => self.answered(missing).await?,
+            Job::OutboundSettlementInbound | Job::SettlementOutboundSettlementInbound => {
+                (self.due_again(missing).await?, Vec::new())
+            }
         };
-        let publisher = self.broker.publisher().await?;
-        publisher.publish_all(&messages).await?;
+        if !messages.is_empty() {
+            let publisher = self.broker.publisher().await?;
+            publisher.publish_all(&messages).await?;
+        }
         Ok(sent)
     }
 
@@ -76,42 +114,60 @@ impl Replayer<'_> {
         Ok(unit.transaction().query(query, &[&ids]).await?)
     }
 
-    async fn raw(&self, missing: &[Uuid]) -> Result<(Vec<Uuid>, Vec<Outgoing>), DbError> {
+    async fn raw<C: Content>(&self, missing: &[Uuid]) -> Result<Sending, DbError> {
         let mut records = Vec::new();
-        for row in &self.guarded(RAW, missing).await? {
-            if let Onward::Raw(record) = read::<Trade>(row)? {
+        for row in &self.guarded(&raw_query(&C::LINE), missing).await? {
+            if let Onward::Raw(record) = read::<C>(row)? {
                 records.push(record);
             }
         }
-        Ok((numbers(&records), pack(names::INGESTION, &records, self.grant)))
+        Ok((numbers(&records), pack(C::LINE.ingestion, &records, self.grant)))
     }
 
-    async fn parsed(&self, missing: &[Uuid]) -> Result<(Vec<Uuid>, Vec<Outgoing>), DbError> {
+    async fn parsed<C: Content>(&self, missing: &[Uuid], of: Chosen<C>) -> Result<Sending, DbError> {
         let mut connection = self.database.connection().await?;
         let unit = Guarded::begin(&mut connection, self.grant).await?;
         let mut found = Vec::new();
-        for row in &unit.transaction().query(STORED, &[&missing]).await? {
+        for row in &unit.transaction().query(&stored_query(&C::LINE), &[&missing]).await? {
             if let Onward::Parsed(record) = read(row)? {
                 found.push((record, row.try_get("pending")?));
             }
         }
-        let records = without_replaced(found);
+        let records = of(found);
         let numbers = numbers(&records);
         let received: Vec<i64> = records.iter().map(|record| record.received_ms).collect();
-        unit.transaction().execute(WAITS_AGAIN, &[&numbers, &received]).await?;
+        unit.transaction().execute(&waits_again(&C::LINE), &[&numbers, &received]).await?;
         unit.commit().await?;
-        Ok((numbers, pack(names::CORE, &records, self.grant)))
+        Ok((numbers, pack(C::LINE.core, &records, self.grant)))
     }
 
-    async fn decided(&self, missing: &[Uuid]) -> Result<(Vec<Uuid>, Vec<Outgoing>), DbError> {
+    async fn decided<C: Subject>(
+        &self,
+        missing: &[Uuid],
+        awaited: fn(&Record<Decided<C>>) -> Vec<Uuid>,
+    ) -> Result<Sending, DbError> {
         let mut records = Vec::new();
         for row in &self.guarded(DECIDED, missing).await? {
-            records.extend(relay::read::<Trade>(row)?);
+            records.extend(relay::read::<C>(row)?);
         }
-        Ok((numbers(&records), pack(names::EGRESS, &records, self.grant)))
+        let arrive = records.iter().flat_map(awaited).collect();
+        Ok((arrive, pack(C::EGRESS, &records, self.grant)))
     }
 
-    async fn answered(&self, missing: &[Uuid]) -> Result<(Vec<Uuid>, Vec<Outgoing>), DbError> {
+    /// Nothing is written into the other application's database: outbound sends as it always does.
+    async fn due_again(&self, missing: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
+        let mut connection = self.database.connection().await?;
+        let unit = Guarded::begin(&mut connection, self.grant).await?;
+        if self.plan.application == Application::TradeMatching {
+            unit.transaction().execute(WAITED_FOR_AGAIN, &[&missing]).await?;
+        }
+        let rows = unit.transaction().query(DUE_AGAIN, &[&missing]).await?;
+        let records = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        unit.commit().await?;
+        Ok(records)
+    }
+
+    async fn answered(&self, missing: &[Uuid]) -> Result<Sending, DbError> {
         let mut records = Vec::new();
         for row in &self.guarded(ANSWERED, missing).await? {
             records.extend(egress_outbound::emitted(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
@@ -122,9 +178,22 @@ impl Replayer<'_> {
     /// Waits until all of these are downstream; answers how many are not when the wait is over.
     pub(super) async fn arrived(&self, job: Job, sent: &[Uuid]) -> Result<u64, ReconcileError> {
         let until = Instant::now() + self.wait;
+        let there = match &self.plan.peer {
+            Some(peer) if job.is_between() => Some(peer.connect().await?),
+            Some(_) | None => None,
+        };
+        let query = not_arrived(job);
         loop {
-            let connection = self.database.connection().await?;
-            let row = connection.query_one(not_arrived(job), &[&sent]).await.map_err(DbError::from)?;
+            let row = match &there {
+                Some(there) => {
+                    let failed = |source| ReconcileError::Read { job, source };
+                    there.query_one(&query, &[&sent]).await.map_err(failed)?
+                }
+                None => {
+                    let connection = self.database.connection().await?;
+                    connection.query_one(&query, &[&sent]).await.map_err(DbError::from)?
+                }
+            };
             let left: i64 = row.try_get(0).map_err(DbError::from)?;
             if left == 0 || Instant::now() > until {
                 return Ok(left.unsigned_abs());
@@ -138,40 +207,69 @@ fn numbers<C>(records: &[Record<C>]) -> Vec<Uuid> {
     records.iter().map(|record| record.record).collect()
 }
 
+/// A decision itself is what is to arrive.
+fn only_it(decided: &Record<Decided>) -> Vec<Uuid> {
+    vec![decided.record]
+}
+
+/// Settlements that are made of a decision are what is to arrive.
+fn what_follows<C: Makes>(decided: &Record<Decided<C>>) -> Vec<Uuid> {
+    C::made(decided).iter().map(|made| made.message_id).collect()
+}
+
 /// How many of the given ones are not downstream yet.
-fn not_arrived(job: Job) -> &'static str {
+fn not_arrived(job: Job) -> String {
+    let in_none_of = |tables: &[&str], key: &str| {
+        let none: Vec<String> = tables
+            .iter()
+            .map(|table| format!("not exists (select from {table} as there where there.{key} = given.id)"))
+            .collect();
+        format!("select count(*) from unnest($1::uuid[]) as given (id) where {}", none.join(" and "))
+    };
+    let ingested = |line: &Line| in_none_of(&[line.ingested, line.nacks], "record");
+    let decided = |line: &Line| format!("select count(*) from {} where record = any($1)", line.pending);
     match job {
-        Job::InboundIngress => {
-            "select count(*) from unnest($1::uuid[]) as given (record) \
-             where not exists (select from trading.ingested where ingested.record = given.record) \
-               and not exists (select from trading.nacks where nacks.record = given.record)"
+        Job::InboundIngress => ingested(&Trade::LINE),
+        Job::ReturnInboundIngress => ingested(&Back::LINE),
+        Job::SettlementInboundIngress => ingested(&Settlement::LINE),
+        Job::IngressCore => decided(&Trade::LINE),
+        Job::ReturnIngressCore => decided(&Back::LINE),
+        Job::SettlementIngressCore => decided(&Settlement::LINE),
+        Job::CoreEgress => in_none_of(&["trading.egressed"], "message_id"),
+        Job::CoreSettlements | Job::SettlementCoreEgress => {
+            in_none_of(&["trading.outgoing_settlements"], "message_id")
         }
-        Job::IngressCore => "select count(*) from trading.pending where record = any($1)",
-        Job::CoreEgress => {
-            "select count(*) from unnest($1::uuid[]) as given (message_id) \
-             where not exists (select from trading.egressed where egressed.message_id = given.message_id)"
-        }
-        Job::EgressOutbound => {
-            "select count(*) from unnest($1::uuid[]) as given (message_id) \
-             where not exists (select from trading.sent where sent.message_id = given.message_id)"
-        }
+        Job::EgressOutbound => in_none_of(&["trading.sent"], "message_id"),
+        Job::OutboundSettlementInbound => in_none_of(&[Settlement::LINE.raw], "record"),
+        Job::SettlementOutboundSettlementInbound => in_none_of(&[Back::LINE.raw], "record"),
     }
+}
+
+/// A record that ingestion stored, and whether core's decision is pending.
+type Stored<C> = (Record<Parsed<C>>, bool);
+
+/// Which of the stored ones are sent again.
+type Chosen<C> = fn(Vec<Stored<C>>) -> Vec<Record<Parsed<C>>>;
+
+/// What comes back has no versions.
+fn all<C>(found: Vec<Stored<C>>) -> Vec<Record<Parsed<C>>> {
+    found.into_iter().map(|(record, _)| record).collect()
 }
 
 /// Of reports that were decided before, only the highest version: a lower one that came after it would be refused, and
 /// its sender told so, although it was taken in its time.
-fn without_replaced(found: Vec<(Record<Parsed>, bool)>) -> Vec<Record<Parsed>> {
+fn without_replaced<C: Subject>(found: Vec<Stored<C>>) -> Vec<Record<Parsed<C>>> {
     let mut highest: HashMap<(Date, String), u32> = HashMap::new();
     for (record, _) in &found {
-        if let Parsed::Valid(trade) = &record.content {
-            let version = highest.entry((trade.trade_date, record.id.clone())).or_default();
-            *version = trade.version.max(*version);
+        if let Parsed::Valid(content) = &record.content {
+            let version = highest.entry(content.key()).or_default();
+            *version = content.version().max(*version);
         }
     }
-    let holds = |record: &Record<Parsed>| match &record.content {
-        Parsed::Valid(trade) => highest
-            .get(&(trade.trade_date, record.id.clone()))
-            .is_none_or(|version| *version == trade.version),
+    let holds = |record: &Record<Parsed<C>>| match &record.content {
+        Parsed::Valid(content) => {
+            highest.get(&content.key()).is_none_or(|version| *version == content.version())
+        }
         Parsed::Nack(..) | Parsed::Probe => true,
     };
     found

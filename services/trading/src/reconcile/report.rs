@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use services_common::telemetry::chain;
+
 use super::finding::{Comparison, Findings};
+use super::{Job, ReconcileError};
 
 /// How a replay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -53,6 +56,35 @@ pub struct Boundary {
     pub replay: Option<Replayed>,
 }
 
+/// A boundary between the applications of which it could not be told whether the stores agree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Untold {
+    /// The boundary.
+    pub job: Job,
+    /// Why.
+    pub reason: String,
+}
+
+impl Untold {
+    /// What one boundary between the applications could not tell is no reason to keep back what the others told.
+    pub(super) fn of(job: Job, error: ReconcileError) -> Result<Self, ReconcileError> {
+        match &error {
+            ReconcileError::Peer { .. }
+            | ReconcileError::NotPrimary { .. }
+            | ReconcileError::TooDifferent { .. } => {}
+            ReconcileError::Read { .. } if job.is_between() => {}
+            ReconcileError::Read { .. }
+            | ReconcileError::Config(_)
+            | ReconcileError::Standby
+            | ReconcileError::Closed { .. }
+            | ReconcileError::Lease(_)
+            | ReconcileError::Write(_)
+            | ReconcileError::Broker(_) => return Err(error),
+        }
+        Ok(Self { job, reason: chain(&error) })
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -60,10 +92,20 @@ pub struct Report {
     pub app: String,
     /// The region whose stores were compared.
     pub region: String,
-    /// Whether nothing was found, or nothing is left after the replay.
+    /// Whether nothing was found, or nothing is left after the replay, and every boundary could be compared.
     pub agrees: bool,
     /// The boundaries, in the order in which a trade passes them.
     pub boundaries: Vec<Boundary>,
+    /// Those between the applications that could not be compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Untold>,
+}
+
+impl Report {
+    /// Whether anything was found, and is left.
+    pub fn differs(&self) -> bool {
+        !self.boundaries.iter().all(Boundary::agrees)
+    }
 }
 
 impl Boundary {
@@ -96,7 +138,14 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        let verdict = if self.agrees { "the stores agree" } else { "the stores differ" };
+        for Untold { job, reason } in &self.untold {
+            writeln!(f, "{:<14}  could not be told: {reason}", job.word())?;
+        }
+        let verdict = match (self.agrees, self.differs()) {
+            (true, _) => "the stores agree",
+            (false, true) => "the stores differ",
+            (false, false) => "not known whether the stores agree",
+        };
         write!(f, "{} in {}: {verdict}", self.app, self.region)
     }
 }

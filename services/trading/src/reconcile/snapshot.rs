@@ -69,6 +69,12 @@ impl<'a> Snapshot<'a> {
         Ok(Pages { snapshot: self, portal: Some(portal) })
     }
 
+    /// The result of a query whose $1 is the mark and whose $2 are numbers of buckets.
+    pub(super) async fn pages_in(&self, query: &str, buckets: &[i32]) -> Result<Pages<'_>, ReconcileError> {
+        let portal = self.transaction.bind(query, &[&self.since_ms, &buckets]).await;
+        Ok(Pages { snapshot: self, portal: Some(portal.map_err(failed(self.job))?) })
+    }
+
     /// Looks at each row of such a result.
     pub(super) async fn each(
         &self,

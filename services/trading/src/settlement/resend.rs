@@ -21,7 +21,7 @@ const ROUND_LIMIT: i64 = 500;
 /// doubling distances, of ten minutes at first, end after four weeks.
 const REPETITIONS_MAX: usize = 12;
 /// Longest pause between two looks.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// Pause after a round that left something behind.
 const FULL_ROUND_PAUSE: Duration = Duration::from_secs(1);
 
