@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     keep: bool,
     /// Messages a second that the customer sends. Each makes about four settlements.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 20)]
     rate: u32,
     #[command(flatten)]
     assets: Assets,

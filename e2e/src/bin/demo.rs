@@ -19,7 +19,7 @@ use lab::{Application, Facts, Region};
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Messages a second that the customer sends. Each makes about four settlements.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 20)]
     rate: u32,
     /// The lab's name.
     #[arg(long, default_value = "tr")]
