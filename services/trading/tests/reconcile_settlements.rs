@@ -269,91 +269,52 @@ async fn the_other_application_ahead_of_the_one_that_made_it_is_told() {
     assert!(report.to_string().contains("returned_raw of trade-matching and was not made"), "{report}");
 }
 
+/// Whose database, whose reconciliation tells it, at which of its boundaries, the table, the change, how many differ then.
+const CHANGES: &str = "\
+TM|TM|0|outgoing_settlements|status = 'Settled' where id like '%-1-1'|2
+TM|TM|1|returned_ingested|content = replace(content, 'AMZN', 'TSLA') where id like '%-1-1'|2
+TM|TM|2|returned|content = replace(content, 'AMZN', 'TSLA') where id like '%-1-1'|2
+TM|TM|2|allocations|status = 'MISMATCHED' where trade like '%-1' and allocation_id = 1|4
+TM|TM|2|trades|status = 'MATCHED' where id like '%-2'|2
+ST|ST|0|ingested|content = replace(content, 'AMZN', 'TSLA') where id like '%-1-1'|2
+ST|ST|1|settlements|settlement = replace(settlement, 'AMZN', 'TSLA') where id like '%-1-1'|2
+ST|ST|1|settlements|status = 'MISMATCHED' where id like '%-2-1'|2
+ST|ST|2|outgoing_settlements|body = replace(body, '18.5', '18.6') where id like '%-1-1'|2
+ST|TM|3|inbound_raw|body = convert_to(replace(convert_from(body, 'UTF8'), '18.5', '18.6'), 'UTF8') where correlation_id like '%-1-1'|2
+TM|TM|3|outgoing_settlements|body = replace(body, '18.5', '18.6') where id like '%-2-2'|2
+TM|ST|3|returned_raw|body = convert_to(replace(convert_from(body, 'UTF8'), 'Settled', 'Mismatched'), 'UTF8') where correlation_id like '%-1-1'|2";
+
+/// Puts the rows of table `kept` back.
+fn restored(table: &str) -> String {
+    let all = format!("delete from trading.{table}; insert into trading.{table}");
+    match table {
+        // Trades have rows that refer to them.
+        "trades" => "update trading.trades set status = kept.status from kept \
+            where kept.trade_date = trades.trade_date and kept.id = trades.id; drop table kept"
+            .to_owned(),
+        "outgoing_settlements" => {
+            format!("{all} overriding system value select * from kept; drop table kept")
+        }
+        _ => format!("{all} select * from kept; drop table kept"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_content_or_status_of_a_settlement_is_told() {
     let both = Both::start().await;
     let _pipelines = one_of_every_kind(&both).await;
-    let (here, there) = (&both.trading, &both.settlement);
-    let other = "content = replace(content, 'AMZN', 'TSLA') where id like '%-1-1'";
-    let changes = [
-        (here, TRADING, 0, "outgoing_settlements", "status = 'Settled' where id like '%-1-1'", 2),
-        (here, TRADING, 1, "returned_ingested", other, 2),
-        (here, TRADING, 2, "returned", "content = replace(content, 'AMZN', 'TSLA') where id like '%-1-1'", 2),
-        (
-            here,
-            TRADING,
-            2,
-            "allocations",
-            "status = 'MISMATCHED' where trade like '%-1' and allocation_id = 1",
-            4,
-        ),
-        (here, TRADING, 2, "trades", "status = 'MATCHED' where id like '%-2'", 2),
-        (there, SETTLEMENT, 0, "ingested", other, 2),
-        (
-            there,
-            SETTLEMENT,
-            1,
-            "settlements",
-            "settlement = replace(settlement, 'AMZN', 'TSLA') where id like '%-1-1'",
-            2,
-        ),
-        (there, SETTLEMENT, 1, "settlements", "status = 'MISMATCHED' where id like '%-2-1'", 2),
-        (
-            there,
-            SETTLEMENT,
-            2,
-            "outgoing_settlements",
-            "body = replace(body, '18.5', '18.6') where id like '%-1-1'",
-            2,
-        ),
-        (
-            there,
-            TRADING,
-            3,
-            "inbound_raw",
-            "body = convert_to(replace(convert_from(body, 'UTF8'), '18.5', '18.6'), 'UTF8') \
-             where correlation_id like '%-1-1'",
-            2,
-        ),
-        (
-            here,
-            TRADING,
-            3,
-            "outgoing_settlements",
-            "body = replace(body, '18.5', '18.6') where id like '%-2-2'",
-            2,
-        ),
-        (
-            here,
-            SETTLEMENT,
-            3,
-            "returned_raw",
-            "body = convert_to(replace(convert_from(body, 'UTF8'), 'Settled', 'Mismatched'), 'UTF8') \
-             where correlation_id like '%-1-1'",
-            2,
-        ),
-    ];
-    for (world, application, boundary, table, change, differ) in changes {
+    for line in CHANGES.lines() {
+        let [whose, told_by, boundary, table, change, differ] =
+            line.split('|').collect::<Vec<_>>().try_into().unwrap();
+        let world = if whose == "TM" { &both.trading } else { &both.settlement };
+        let application = if told_by == "TM" { TRADING } else { SETTLEMENT };
         damage(world, table, &format!("create table kept as select * from trading.{table}")).await;
         damage(world, table, &format!("update trading.{table} set {change}")).await;
         let report = compared(&both, application).await;
-        assert!(!report.agrees, "{table} {change}");
-        assert_eq!(counts(&report)[boundary][2], differ, "{table} {change}: {report}");
-        assert_eq!(counts(&report)[boundary][0], 0, "{table} {change}: {report}");
-        // Trades have rows that refer to them.
-        let restore = match table {
-            "trades" => "update trading.trades set status = kept.status from kept \
-                where kept.trade_date = trades.trade_date and kept.id = trades.id; drop table kept"
-                .to_owned(),
-            "outgoing_settlements" => format!(
-                "delete from trading.{table}; \
-                 insert into trading.{table} overriding system value select * from kept; drop table kept"
-            ),
-            _ => format!(
-                "delete from trading.{table}; insert into trading.{table} select * from kept; drop table kept"
-            ),
-        };
-        damage(world, table, &restore).await;
+        assert!(!report.agrees, "{line}");
+        let [missing, _, different] = counts(&report)[boundary.parse::<usize>().unwrap()];
+        assert_eq!((missing, different.to_string().as_str()), (0, differ), "{line}: {report}");
+        damage(world, table, &restored(table)).await;
     }
     for application in [TRADING, SETTLEMENT] {
         let report = compared(&both, application).await;
