@@ -36,8 +36,12 @@ impl Contained {
     /// When the process can not be started, for instance without root.
     pub(super) fn start(script: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let log = tempfile::tempfile().context("no temporary file for a server's log")?;
+        // Own shared memory too: a killed PostgreSQL leaves its block behind, and the next one, whose folder has the same
+        // number in a new file system, may take it for one in use.
+        let own = ["--mount", "--pid", "--ipc", "--fork", "--kill-child=KILL"];
         let mut child = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-euc", script, "contained"])
+            .args(own)
+            .args(["sh", "-euc", script, "contained"])
             .args(arguments)
             // A group of its own: an interrupt from the terminal reaches the tests first.
             .process_group(0)
