@@ -96,6 +96,11 @@ fn reaches(value: &Value, path: &[&str]) -> bool {
 }
 
 #[test]
+fn the_example_of_the_other_application_is_accepted() {
+    assert_eq!(refusals(&schema(), &cases::settlement(), None), []);
+}
+
+#[test]
 fn an_immutable_part_may_be_sent_again_as_it_is() {
     let example = cases::example();
     assert_eq!(refusals(&schema(), &example, Some(&example)), []);

@@ -13,7 +13,7 @@ use trading::generate::{self, Ledger, Plan, Scenario, SharedLedger, Target};
 
 pub use trading::generate::Verdict;
 
-use crate::timeouts::NOTICE;
+use crate::timeouts::{NOTICE, stretched};
 use crate::wait::{Look, until};
 
 /// What the customer sends.
@@ -70,7 +70,7 @@ impl Customer {
         let plan = Plan {
             rate: f64::from(options.rate),
             duration: DURATION,
-            wait: LAST_ANSWERS,
+            wait: stretched(LAST_ANSWERS),
             scenario: Scenario::new(seed, options.bad_share, today).in_run(run),
         };
         let ledger = if options.settled { Ledger::demanding_settled() } else { Ledger::default() };

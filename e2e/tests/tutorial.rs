@@ -37,10 +37,15 @@ async fn connect(server: &Postgres, role: &str) -> Client {
 #[tokio::test]
 async fn the_page_makes_a_service_region_safe() {
     let server = Postgres::start().await.unwrap();
-    let mut admin = connect(&server, "postgres").await;
+    let admin = connect(&server, "postgres").await;
+    let prepared = "CREATE ROLE orders_migrator LOGIN CREATEROLE; \
+        GRANT pg_monitor, pg_signal_backend TO orders_migrator WITH ADMIN OPTION; \
+        ALTER DATABASE postgres OWNER TO orders_migrator";
+    admin.batch_execute(prepared).await.unwrap();
     // What its first command does.
-    region_lease::migrate(&mut admin).await.unwrap();
-    region_lease::enroll(&admin, "orders", Duration::from_secs(20)).await.unwrap();
+    let mut migrator = connect(&server, "orders_migrator").await;
+    region_lease::migrate(&mut migrator).await.unwrap();
+    region_lease::enroll(&migrator, "orders", Duration::from_secs(20)).await.unwrap();
 
     let mut refusals = 0;
     for Block { role, refused, sql } in blocks() {

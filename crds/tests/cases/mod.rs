@@ -47,6 +47,12 @@ pub fn example() -> Value {
     read(&folder().join("../../examples/trade-matching.yaml"))
 }
 
+/// The other application's object.
+#[allow(dead_code, reason = "the tests on a real API server have it installed instead")]
+pub fn settlement() -> Value {
+    read(&folder().join("../../examples/settlement.yaml"))
+}
+
 /// All cases of `accepted` and `refused`.
 pub fn all() -> Vec<Case> {
     let mut files: Vec<PathBuf> = ["accepted", "refused"]

@@ -57,6 +57,11 @@ impl Round {
     /// The first round of a connection to a broker that may be slow.
     const ROWS_FIRST: i64 = 100;
 
+    /// The next one, after this one did not end in time.
+    fn shorter(self) -> Self {
+        Self { rows: (self.rows / 2).max(1), ..self }
+    }
+
     /// The next one, after this one took so long: twice as many rows while there is time to spare, half as many before
     /// there is none.
     fn after(self, took: Duration) -> Self {
@@ -118,8 +123,13 @@ impl Relay {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut gate = self.deps.gate.watch();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut round = self.route.first_round();
         while let Some(grant) = admitted(&mut gate, Needs::Core, &shutdown).await {
-            let Err(error) = self.relay(&grant, &mut gate, &shutdown, &mut backoff).await else { continue };
+            let relayed = self.relay(&grant, &mut gate, &shutdown, &mut backoff, &mut round).await;
+            let Err(error) = relayed else { continue };
+            if matches!(error, StageError::Deadline { .. }) {
+                round = round.shorter();
+            }
             if let StageError::Database(error) = &error {
                 self.deps.note(error, &grant);
             } else if self.route.foreign {
@@ -141,23 +151,23 @@ impl Relay {
         gate: &mut watch::Receiver<Gate>,
         shutdown: &CancellationToken,
         backoff: &mut Backoff,
+        round: &mut Round,
     ) -> Result<(), StageError> {
         let publisher = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             publisher = self.broker.publisher() => publisher?,
         };
         let connected = Instant::now();
-        let mut round = self.route.first_round();
         loop {
             if self.route.foreign && connected.elapsed() > FOREIGN_CONNECTION {
                 self.broker.close().await;
                 return Ok(());
             }
             let began = Instant::now();
-            let sent = self.round(round, grant, &publisher).await?;
+            let sent = self.round(*round, grant, &publisher).await?;
             backoff.reset();
             if sent > 0 {
-                round = round.after(began.elapsed());
+                *round = round.after(began.elapsed());
                 continue;
             }
             tokio::select! {
@@ -248,5 +258,6 @@ mod tests {
         assert_eq!([rows(first, 50), rows(first, 300), rows(first, 600)], [200, 100, 50]);
         let (most, least) = (Round { rows: 400, ..first }, Round { rows: 1, ..first });
         assert_eq!((rows(most, 50), rows(least, 900)), (Round::ROWS_MAX, 1));
+        assert_eq!((first.shorter().rows, least.shorter().rows), (50, 1), "after a deadline");
     }
 }

@@ -263,10 +263,12 @@ impl Between<'_> {
         trade_matching: &Client,
         messages: &[Uuid],
     ) -> Result<HashMap<Uuid, Again>, ReconcileError> {
-        // Neither sent nor due: the sender is about to send it, or the other broker is away.
+        // Neither sent nor due: the sender is about to send it, or the other broker is away. What was taken there twice and
+        // is not here is no accident of one broker: it is told, whatever will be tried yet.
         let query = "select message_id, due is not null or sent_at is null as again, \
-                sent_at is null or coalesce(clock_timestamp() < due + make_interval(secs => $2), false) as later \
-             from trading.unreturned left join trading.outgoing_settlements using (message_id) \
+                attempts < 2 and (sent_at is null \
+                    or coalesce(clock_timestamp() < due + make_interval(secs => $2), false)) as later \
+             from trading.unreturned join trading.outgoing_settlements using (message_id) \
              where message_id = any($1)";
         // It looks at intervals, and one round may be full.
         let after = self.plan.resend_after.as_secs_f64();
@@ -289,7 +291,11 @@ struct Again {
 
 impl Again {
     fn why(&self) -> &'static str {
-        if self.ever { ", and was due to be sent again" } else { ", and will not be sent again by itself" }
+        if self.ever {
+            ", although it was or will be sent again"
+        } else {
+            ", and will not be sent again by itself"
+        }
     }
 }
 

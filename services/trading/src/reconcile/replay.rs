@@ -63,11 +63,14 @@ const DECIDED: &str = "select message_id, id, received_ms, body from trading.out
 const ANSWERED: &str = "select message_id, id, body from trading.egressed \
      where message_id = any($1) order by message_id";
 
-/// Outbound sends again what is not marked as sent. Trade matching also waits for it from now on as from the beginning.
+/// Outbound sends again what is not marked as sent. Trade matching also waits for it from now on as from the beginning. Locks
+/// are taken as the sender does: its rows first, then those that are waited for, in the order of ids.
 const DUE_AGAIN: &str = "update trading.outgoing_settlements set sent_at = null where message_id = any($1) \
      returning trading.record_id(id, convert_to(body, 'UTF8'))";
-const WAITED_FOR_AGAIN: &str =
-    "update trading.unreturned set attempts = 0, due = null where message_id = any($1)";
+const WAITED_FOR_AGAIN: &str = "with awaited as ( \
+        select message_id from trading.unreturned where message_id = any($1) order by message_id for update) \
+     update trading.unreturned set attempts = 0, due = null \
+     where message_id = any(array(select message_id from awaited))";
 
 /// Writes and publishes under one grant.
 pub(super) struct Replayer<'a> {
@@ -158,10 +161,10 @@ impl Replayer<'_> {
     async fn due_again(&self, missing: &[Uuid]) -> Result<Vec<Uuid>, DbError> {
         let mut connection = self.database.connection().await?;
         let unit = Guarded::begin(&mut connection, self.grant).await?;
+        let rows = unit.transaction().query(DUE_AGAIN, &[&missing]).await?;
         if self.plan.application == Application::TradeMatching {
             unit.transaction().execute(WAITED_FOR_AGAIN, &[&missing]).await?;
         }
-        let rows = unit.transaction().query(DUE_AGAIN, &[&missing]).await?;
         let records = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         unit.commit().await?;
         Ok(records)
