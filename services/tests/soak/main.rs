@@ -39,8 +39,10 @@ use wait::until;
 
 /// Progress is told this often.
 const PROGRESS: Duration = Duration::from_secs(10);
-/// After the last fault everything struck is back, the customer has judged, and copies have gone out within this time each.
+/// The customer has judged within this time after the last fault.
 const END_LIMIT: Duration = Duration::from_secs(customer::WAIT_SECONDS + 60);
+/// All copies have gone out within this time after that.
+const COPIES_LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether a fault struck, or why it could not.
 pub(crate) type Struck = Result<(), &'static str>;
@@ -126,11 +128,13 @@ async fn run_on(rig: &Arc<Rig>, settings: &Settings, coverage: &mut Coverage) ->
     faults(rig, settings, began, &customer.progress(), coverage).await?;
     let (judged, mut broken) = judged(&mut customer, began).await?;
     eprintln!("soak: the customer: {judged}");
-    until(END_LIMIT, "all copies are sent", async || {
+    let sent = until(COPIES_LIMIT, "all copies are sent", async || {
         copies.iter().all(|copies| copies.waiting() == 0).then_some(())
-    })
-    .await?;
-    verdict::rest(rig).await?;
+    });
+    // What was lost never comes to rest: the stores are asked all the same, and tell what it is.
+    for settled in [sent.await, verdict::rest(rig).await] {
+        broken.extend(settled.err().map(|error| format!("{error:#}")));
+    }
     let sent: u64 = copies.iter().map(|copies| copies.sent()).sum();
     eprintln!("soak: {}; {sent} copies", verdict::counts(rig).await?);
     broken.extend(verdict::conserved(rig).await?);

@@ -15,7 +15,7 @@ use crate::side::Side;
 use crate::wait::until;
 
 /// Everything has come to rest within this time after the last copy.
-const REST_LIMIT: Duration = Duration::from_secs(300);
+const REST_LIMIT: Duration = Duration::from_secs(120);
 /// So many looks after each other find nothing on its way.
 const LOOKS: u32 = 3;
 /// Ids that are named for one equation.
