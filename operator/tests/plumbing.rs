@@ -323,7 +323,7 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_the_next_one_is_served
     let status =
         until("a status of the whole object", || server.writes("tradingregions/whole/status").pop()).await;
     until("the undecodable object in the metrics", || {
-        operator.metrics.text().ok().filter(|text| !text.contains("passes_total{result=\"undecodable\"} 0"))
+        operator.metrics.text().ok().filter(|text| text.contains("undecodable_objects 1"))
     })
     .await;
     until("an event about it", || {
