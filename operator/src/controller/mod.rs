@@ -117,7 +117,8 @@ pub async fn run(
             Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
             // It is gone, and by another way than a pass if it was not understood.
             Err(ControllerError::ObjectNotFound(_)) => {
-                let there = running.objects.state().iter().filter_map(|object| object.meta().uid.clone()).collect();
+                let there =
+                    running.objects.state().iter().filter_map(|object| object.meta().uid.clone()).collect();
                 running.operator.metrics.keep(&there);
             }
             Err(error) => tracing::warn!(error = chain(&error), "watch of TradingRegions"),

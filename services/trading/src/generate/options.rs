@@ -75,7 +75,7 @@ pub struct GenerateArgs {
     /// Messages of all customers together after which generating ends, without those counterparts
     #[arg(long, help_heading = "Schedule", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
-    /// Seconds to wait at the end for confirms and answers that are still due
+    /// Seconds to wait at the end for the next confirm or answer that is still due; ten times as long for all of them
     #[arg(
         long,
         help_heading = "Schedule",
