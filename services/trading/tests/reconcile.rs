@@ -355,6 +355,27 @@ async fn a_closed_gate_refuses_the_replay_and_a_standby_refuses_even_to_look() {
     assert!(matches!(refused, ReconcileError::Standby), "{refused:?}");
 }
 
+/// What is not read is not known; the other boundaries are told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boundary_that_cannot_be_read_is_untold_and_never_clean() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    one_of_every_kind(&world).await;
+    world.sql.batch_execute("revoke select on trading.egressed from trading_core").await.unwrap();
+    let report = compared(&world).await;
+    assert!(!report.agrees && !report.differs(), "{report}");
+    let untold: Vec<Job> = report.untold.iter().map(|one| one.job).collect();
+    assert_eq!(
+        (report.boundaries.len(), untold),
+        (2, vec![Job::CoreEgress, Job::EgressOutbound]),
+        "{report}"
+    );
+    assert!(report.untold[0].reason.contains("permission denied"), "{report}");
+    assert_eq!(command(&world, &[]).await, ExitCode::from(3));
+    damage(&world, "nacks", "delete from trading.nacks where id like '%-7'").await;
+    assert_eq!(command(&world, &[]).await, ExitCode::from(1), "what is known to differ comes first");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_row_cannot_be_written_past_the_guard_or_changed_afterwards() {
     let world = World::open().await;

@@ -161,11 +161,11 @@ pub enum ReconcileError {
     Broker(#[from] AmqpError),
 }
 
-/// Compares, and replays if that is planned, one boundary after the other. One between the applications that could not be
-/// compared is told as such in the report.
+/// Compares, and replays if that is planned, one boundary after the other. One that could not be compared, or not to its end,
+/// is told as such in the report.
 ///
 /// # Errors
-/// It is not known whether the application's own stores agree.
+/// Of no boundary it is known whether the stores agree: a standby, no connection, a replay that is not allowed or broke off.
 pub async fn run(plan: &Plan) -> Result<Report, ReconcileError> {
     let mut run = Run { plan, client: snapshot::connect(plan.database.clone()).await? };
     let (mut boundaries, mut untold) = (Vec::new(), Vec::new());
@@ -174,7 +174,10 @@ pub async fn run(plan: &Plan) -> Result<Report, ReconcileError> {
             boundaries.push(boundary);
             Ok(())
         }
-        Err(error) => Untold::of(job, error).map(|reason| untold.push(reason)),
+        Err(error) => {
+            let first = boundaries.is_empty() && untold.is_empty();
+            Untold::of(job, error, first).map(|reason| untold.push(reason))
+        }
     };
     match &plan.replay {
         None => {
@@ -221,6 +224,10 @@ async fn grant(client: &Client, plan: &Plan) -> Result<Grant, ReconcileError> {
 
 impl Run<'_> {
     async fn compare(&mut self, job: Job) -> Result<Comparison, ReconcileError> {
+        // What ended the connection at one boundary is no reason not to look at the next.
+        if self.client.is_closed() {
+            self.client = snapshot::connect(self.plan.database.clone()).await?;
+        }
         if job.is_between() {
             let needed = || ConfigError::Value {
                 option: "--peer-database-host",
