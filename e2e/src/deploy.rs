@@ -94,8 +94,13 @@ pub async fn application(
     let place = &facts.regions[&region];
     let database = place.databases[&application];
     let prefix = application.secret_prefix();
-    let peer =
-        peer.then(|| format!("amqps://{}:5671", facts.aws.applications[&application.peer().0].broker_name));
+    let (other, _) = application.peer();
+    let names = &facts.aws.applications[&other];
+    let (broker, writer) = if peer {
+        (format!("amqps://{}:5671", names.broker_name), names.writer_name.clone())
+    } else {
+        (String::new(), String::new())
+    };
     let stage =
         json!({"podAnnotations": annotations(facts, region, "localhost/trading-services:dev").await?});
     let values = json!({
@@ -112,7 +117,10 @@ pub async fn application(
         "broker": {
             "url": place.broker_url,
             "secretPrefix": format!("{prefix}-broker"),
-            "peerUrl": peer.unwrap_or_default(),
+            "peerUrl": broker,
+        },
+        "reconciliation": {
+            "peerDatabase": {"host": writer, "port": other.database_port(), "name": other.database_name()},
         },
         "stages": {"inbound": stage, "ingestion": stage, "core": stage, "egress": stage, "outbound": stage},
     });

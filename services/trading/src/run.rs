@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::core::reconciling::Reconciling;
 use crate::core::relay::{self, Relay};
 use crate::core::replay::Whose;
 use crate::core::returns::Returns;
@@ -347,6 +348,7 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
                     Application::TradeMatching => Whose::TradeMatching { settlements: deps.settlements.on() },
                     Application::Settlement => Whose::Settlement,
                 },
+                reconciling: Reconciling::default(),
             }))
         }
     }

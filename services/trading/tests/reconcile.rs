@@ -355,6 +355,62 @@ async fn a_closed_gate_refuses_the_replay_and_a_standby_refuses_even_to_look() {
     assert!(matches!(refused, ReconcileError::Standby), "{refused:?}");
 }
 
+/// Boundary after boundary, in order, before the new region takes anything from customers.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hook_of_a_switch_reconciles_stage_by_stage_before_the_intake_opens() {
+    let world = World::open().await;
+    let pipeline = world.pipeline().await;
+    one_of_every_kind(&world).await;
+    let before = contents(&world).await;
+    let epoch = world.fence().await;
+    damage(&world, "ingested", &format!("delete from trading.ingested where id = '{IM}-{IM}-{BROKER}-1'"))
+        .await;
+    damage(&world, "egressed", "delete from trading.egressed where status = 'MATCHED'").await;
+    damage(&world, "sent", "delete from trading.sent where status = 'CANCELLED'").await;
+    world.grant_core(epoch, epoch + 2).await;
+    let core = &pipeline[StageName::Core as usize];
+    let (status, answer) = world.hook(core, "reconcile?since=soon", epoch + 2).await;
+    assert_eq!(status, 400, "{answer}");
+    let answer = eventually("the hook is done", async || {
+        let (status, answer) = world.hook(core, "reconcile?since=1d", epoch + 2).await;
+        assert!([200, 202].contains(&status), "{status} {answer}");
+        (status == 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer["did"]["agrees"], true, "{answer}");
+    let done: Vec<_> =
+        answer["did"]["boundaries"].as_array().unwrap().iter().map(|one| &one["job"]).collect();
+    assert_eq!(done, ["InboundIngress", "IngressCore", "CoreEgress", "EgressOutbound"]);
+    assert_eq!(contents(&world).await, before);
+    let noted = format!(
+        "select count(*) from trading.reconciliations \
+         where performed_by = 'hook of run run-1' and epoch = {} and outcome = 'repaired'",
+        epoch + 2
+    );
+    assert_eq!(world.number(&noted).await, 3);
+}
+
+/// What is not read is not known; the other boundaries are told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boundary_that_cannot_be_read_is_untold_and_never_clean() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    one_of_every_kind(&world).await;
+    world.sql.batch_execute("revoke select on trading.egressed from trading_core").await.unwrap();
+    let report = compared(&world).await;
+    assert!(!report.agrees && !report.differs(), "{report}");
+    let untold: Vec<Job> = report.untold.iter().map(|one| one.job).collect();
+    assert_eq!(
+        (report.boundaries.len(), untold),
+        (2, vec![Job::CoreEgress, Job::EgressOutbound]),
+        "{report}"
+    );
+    assert!(report.untold[0].reason.contains("permission denied"), "{report}");
+    assert_eq!(command(&world, &[]).await, ExitCode::from(3));
+    damage(&world, "nacks", "delete from trading.nacks where id like '%-7'").await;
+    assert_eq!(command(&world, &[]).await, ExitCode::from(1), "what is known to differ comes first");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_row_cannot_be_written_past_the_guard_or_changed_afterwards() {
     let world = World::open().await;

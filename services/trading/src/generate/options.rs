@@ -131,7 +131,7 @@ pub struct GenerateArgs {
 
     /// Demand that each side that must match is told that it is settled too: the application settles matched trades
     ///
-    /// --wait is for these answers too. Not demanded of trades without allocations, which stay matched.
+    /// --wait is for these answers too: a settlement that was lost on its way is sent again after ten minutes. Not demanded of trades without allocations, which stay matched.
     #[arg(
         long,
         env = "SETTLED",

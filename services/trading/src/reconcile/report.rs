@@ -56,7 +56,7 @@ pub struct Boundary {
     pub replay: Option<Replayed>,
 }
 
-/// A boundary between the applications of which it could not be told whether the stores agree.
+/// A boundary of which it could not be told whether the stores agree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Untold {
     /// The boundary.
@@ -66,15 +66,16 @@ pub struct Untold {
 }
 
 impl Untold {
-    /// What one boundary between the applications could not tell is no reason to keep back what the others told.
-    pub(super) fn of(job: Job, error: ReconcileError) -> Result<Self, ReconcileError> {
+    /// What one boundary could not tell is no reason to keep back what the others told.
+    /// What stands in the way of the `first` stands in the way of the run.
+    pub(super) fn of(job: Job, error: ReconcileError, first: bool) -> Result<Self, ReconcileError> {
         match &error {
+            ReconcileError::Standby | ReconcileError::Lease(_) if !first => {}
             ReconcileError::Peer { .. }
             | ReconcileError::NotPrimary { .. }
-            | ReconcileError::TooDifferent { .. } => {}
-            ReconcileError::Read { .. } if job.is_between() => {}
-            ReconcileError::Read { .. }
-            | ReconcileError::Config(_)
+            | ReconcileError::TooDifferent { .. }
+            | ReconcileError::Read { .. } => {}
+            ReconcileError::Config(_)
             | ReconcileError::Standby
             | ReconcileError::Closed { .. }
             | ReconcileError::Lease(_)
@@ -96,7 +97,7 @@ pub struct Report {
     pub agrees: bool,
     /// The boundaries, in the order in which a trade passes them.
     pub boundaries: Vec<Boundary>,
-    /// Those between the applications that could not be compared.
+    /// Those that could not be compared, or not to their end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<Untold>,
 }
@@ -118,8 +119,9 @@ impl Boundary {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Boundary { comparison, replay } in &self.boundaries {
-            let Comparison { job, compared, under_way, set_apart, missing, ahead, differs, .. } = comparison;
-            writeln!(
+            let Comparison { job, compared, under_way, set_apart, repeated, missing, ahead, differs, .. } =
+                comparison;
+            write!(
                 f,
                 "{:<14}  {compared} compared: {} missing, {} ahead, {} differ; {under_way} under way, {set_apart} set apart",
                 job.word(),
@@ -127,6 +129,7 @@ impl fmt::Display for Report {
                 ahead.count,
                 differs.count
             )?;
+            writeln!(f, "{}", if *repeated > 0 { format!(", {repeated} repeated") } else { String::new() })?;
             for (kind, findings) in [("missing", missing), ("ahead", ahead), ("differs", differs)] {
                 list(f, kind, findings)?;
             }

@@ -11,6 +11,7 @@
 
 pub mod both;
 mod raw_amqp;
+pub mod reconciling;
 pub mod reports;
 
 use std::collections::HashMap;
