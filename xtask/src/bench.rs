@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::cargo::{cargo, shown};
+use crate::soak::Soak;
 use crate::two_regions::{Assets, ENDS, on_two_regions};
 
 /// What to measure.
@@ -31,6 +32,9 @@ enum What {
         #[command(flatten)]
         assets: Assets,
     },
+    /// Both applications under a fault each two seconds, every service, broker and database in turn, and each message twice:
+    /// whether anything is lost, doubled or not conserved.
+    Soak(Soak),
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Switch(settings) => switch(settings),
         What::Matching(settings) => matching(settings),
         What::Kills { keep, assets } => kills(*keep, assets),
+        What::Soak(settings) => crate::soak::run(settings),
     }
 }
 

@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod lab;
+mod soak;
 mod test;
 mod two_regions;
 

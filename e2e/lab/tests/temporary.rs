@@ -14,6 +14,8 @@ async fn a_standby_streams_from_its_primary_and_both_vanish_when_dropped() {
 
     primary.restart().await.unwrap();
     TcpStream::connect((primary.host(), primary.port())).unwrap();
+    primary.restart_fast().await.unwrap();
+    TcpStream::connect((primary.host(), primary.port())).unwrap();
 
     let ports = [primary.port(), standby.port()];
     drop((primary, standby));
@@ -23,10 +25,16 @@ async fn a_standby_streams_from_its_primary_and_both_vanish_when_dropped() {
 }
 
 #[tokio::test]
-async fn two_brokers_run_beside_each_other_and_vanish_when_dropped() {
+async fn two_brokers_run_beside_each_other_start_again_where_they_were_and_vanish_when_dropped() {
     let (one, two) = tokio::join!(RabbitMq::start(), RabbitMq::start());
     let (one, two) = (one.unwrap(), two.unwrap());
     let ports = [one.amqp_port(), two.amqp_port()];
+    for port in ports {
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+    let (restarted, crashed) = tokio::join!(one.restart(), two.crash());
+    restarted.unwrap();
+    crashed.unwrap();
     for port in ports {
         TcpStream::connect(("127.0.0.1", port)).unwrap();
     }

@@ -66,7 +66,12 @@ impl Contained {
 
     /// Everything that the script and its server have printed so far.
     pub(super) fn log(&self) -> String {
-        read_all(&self.log)
+        read_since(&self.log, 0)
+    }
+
+    /// Bytes of [`Contained::log`] so far.
+    pub(super) fn log_end(&self) -> u64 {
+        self.log.metadata().map_or(0, |facts| facts.len())
     }
 
     /// Waits until the log satisfies `reached`.
@@ -79,9 +84,23 @@ impl Contained {
         limit: Duration,
         reached: impl Fn(&str) -> bool,
     ) -> anyhow::Result<()> {
+        self.until_since(0, what, limit, reached).await
+    }
+
+    /// The same with the log from `start` on: what came before was true of an earlier life of the server.
+    ///
+    /// # Errors
+    /// As [`Contained::until`].
+    pub(super) async fn until_since(
+        &mut self,
+        start: u64,
+        what: &str,
+        limit: Duration,
+        reached: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         loop {
-            if reached(&self.log()) {
+            if reached(&read_since(&self.log, start)) {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {
@@ -129,16 +148,16 @@ impl Drop for Contained {
     }
 }
 
-fn read_all(log: &File) -> String {
-    let length = log.metadata().map_or(0, |facts| facts.len());
+fn read_since(log: &File, start: u64) -> String {
+    let length = log.metadata().map_or(0, |facts| facts.len()).saturating_sub(start);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let read = log.read_at(&mut bytes, 0).unwrap_or(0);
+    let read = log.read_at(&mut bytes, start).unwrap_or(0);
     bytes.truncate(read);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn tail(log: &File) -> String {
-    let text = read_all(log);
+    let text = read_since(log, 0);
     let mut start = text.len().saturating_sub(LOG_TAIL);
     while !text.is_char_boundary(start) {
         start += 1;

@@ -73,10 +73,22 @@ impl Postgres {
     /// # Errors
     /// When it does not come up again.
     pub async fn restart(&self) -> anyhow::Result<()> {
+        self.again("restart").await
+    }
+
+    /// Ends the server as people do (sessions ended, standbys given everything, a checkpoint) and starts it again.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub async fn restart_fast(&self) -> anyhow::Result<()> {
+        self.again("fast").await
+    }
+
+    async fn again(&self, command: &str) -> anyhow::Result<()> {
         let mut server = self.server.lock().await;
-        let before = starts(&server.log());
-        server.command("restart")?;
-        server.until("accept connections again", START_LIMIT, |log| starts(log) > before).await
+        let before = server.log_end();
+        server.command(command)?;
+        server.until_since(before, "accept connections again", START_LIMIT, |log| starts(log) > 0).await
     }
 
     async fn run(role: &str, primary_port: Option<u16>) -> anyhow::Result<Self> {

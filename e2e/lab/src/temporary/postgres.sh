@@ -1,6 +1,7 @@
 # Process 1 of a throw-away PostgreSQL. Arguments: root folder, template folder, what to do
 # (template | primary | standby), then port and, for a standby, the primary's port.
-# Commands on standard input: `restart` (as after a crash), `stop`, `start`. Its end ends everything.
+# Commands on standard input: `restart` (as after a crash), `fast` (a restart as people do it: sessions end, then a
+# checkpoint), `stop`, `start`. Its end ends everything.
 root=$1 template=$2 role=$3 port=${4:-0} primary_port=${5:-0}
 exec 3<&0 </dev/null
 home=$root/var/lib/postgresql
@@ -44,11 +45,12 @@ fi
 
 start() { inside postgres -D $data -p "$port" & server=$!; }
 # The pid file, because the job is the shell around the server.
-stop() { kill -QUIT "$(head -n 1 "$home/data/postmaster.pid")"; wait "$server" || true; }
+stop() { kill -"${1:-QUIT}" "$(head -n 1 "$home/data/postmaster.pid")"; wait "$server" || true; }
 start
 while read -r command <&3; do
     case $command in
     restart) stop; start ;;
+    fast) stop INT; start ;;
     stop) stop; echo "stopped" ;;
     start) start ;;
     esac

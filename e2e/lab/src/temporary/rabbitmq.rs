@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::Mutex;
 
 use super::contained::Contained;
 
@@ -15,8 +16,7 @@ const PORT_TRIES: usize = 5;
 /// A running single-node RabbitMQ 4 on 127.0.0.1 without TLS, management plugin on, quorum queues usable.
 /// User and password are `guest`, an administrator. Dropping it ends the broker and forgets its data.
 pub struct RabbitMq {
-    /// Holds the broker's life.
-    _broker: Contained,
+    broker: Mutex<Contained>,
     amqp_port: u16,
     management_port: u16,
 }
@@ -38,10 +38,39 @@ impl RabbitMq {
             };
             broker.until("complete its start", START_LIMIT, up).await.context("temporary RabbitMQ")?;
             if ready(&broker.log()) {
-                return Ok(Self { _broker: broker, amqp_port: ports[0], management_port: ports[1] });
+                let broker = Mutex::new(broker);
+                return Ok(Self { broker, amqp_port: ports[0], management_port: ports[1] });
             }
         }
         anyhow::bail!("temporary RabbitMQ: no four ports stayed free in {PORT_TRIES} tries")
+    }
+
+    /// Stops the broker in order and starts it again with its data, on the same ports.
+    ///
+    /// # Errors
+    /// When it does not come up again; with its log.
+    pub async fn restart(&self) -> anyhow::Result<()> {
+        self.again("restart").await
+    }
+
+    /// Kills the broker and starts it again with its data, on the same ports.
+    ///
+    /// # Errors
+    /// When it does not come up again; with its log.
+    pub async fn crash(&self) -> anyhow::Result<()> {
+        self.again("crash").await
+    }
+
+    async fn again(&self, command: &str) -> anyhow::Result<()> {
+        let mut broker = self.broker.lock().await;
+        let before = broker.log_end();
+        broker.command(command)?;
+        broker.until_since(before, "complete its start again", START_LIMIT, ready).await
+    }
+
+    /// What the broker has logged so far.
+    pub async fn log(&self) -> String {
+        self.broker.lock().await.log()
     }
 
     /// The AMQP address of virtual host `/`, user and password included.

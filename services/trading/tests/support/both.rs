@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use trading::names::{self, Application};
 use trading::run::Settlements;
 
+use super::conserved::{EQUATIONS, Equation};
 use super::{Process, World, broker_config, broker_config_at, eventually, servers};
 
 /// Trade matching and the settlement application, wired to each other.
@@ -60,67 +61,12 @@ impl Both {
     /// What each stage has is what the one before gave it, across both applications: reference §8.
     pub async fn assert_conserved(&self) {
         self.nothing_is_on_its_way().await;
-        let (trading, settlement) = (&self.trading, &self.settlement);
-        for (one, first, other, second) in [
-            (
-                trading,
-                "select id || '-' || (allocation ->> 'allocationID') from trading.trades, \
-                 jsonb_array_elements(trade::jsonb -> 'allocations') as allocation \
-                 where status in ('MATCHED', 'SETTLED')",
-                trading,
-                "select id from trading.outgoing_settlements",
-            ),
-            (
-                trading,
-                "select id || body from trading.outgoing_settlements",
-                settlement,
-                "select correlation_id || convert_from(body, 'UTF8') from trading.inbound_raw",
-            ),
-            (
-                settlement,
-                "select record::text from trading.inbound_raw",
-                settlement,
-                "select record::text from trading.ingested union all select record::text from trading.nacks",
-            ),
-            (
-                settlement,
-                "select record::text from trading.ingested",
-                settlement,
-                "select record::text from trading.settlements union all select record::text from trading.conflicts",
-            ),
-            (
-                settlement,
-                "select id || ' ' || status from trading.settlements where status <> 'UNMATCHED'",
-                settlement,
-                "select id || ' ' || upper(status) from trading.outgoing_settlements where status <> 'NACK'",
-            ),
-            (
-                settlement,
-                "select id || body from trading.outgoing_settlements",
-                trading,
-                "select correlation_id || convert_from(body, 'UTF8') from trading.returned_raw",
-            ),
-            (
-                trading,
-                "select record::text from trading.returned_raw",
-                trading,
-                "select record::text from trading.returned union all select record::text from trading.returned_nacks",
-            ),
-            (
-                trading,
-                "select id from trading.returned where code is null",
-                trading,
-                "select trade || '-' || allocation_id from trading.allocations",
-            ),
-            (
-                trading,
-                "select id || ' ' || status from trading.trades where status <> 'UNMATCHED' \
-                 union all select id || ' MATCHED' from trading.trades where status = 'SETTLED'",
-                trading,
-                "select id || ' ' || status from trading.sent where status <> 'NACK'",
-            ),
-        ] {
-            assert_eq!(one.texts(first).await, other.texts(second).await, "({first}) and ({second})");
+        let of = |application| match application {
+            Application::TradeMatching => &self.trading,
+            Application::Settlement => &self.settlement,
+        };
+        for Equation { name, one, first, other, second } in EQUATIONS {
+            assert_eq!(of(*one).texts(first).await, of(*other).texts(second).await, "{name}");
         }
     }
 }

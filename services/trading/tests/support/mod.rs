@@ -10,6 +10,7 @@
 )]
 
 pub mod both;
+mod conserved;
 mod raw_amqp;
 pub mod reconciling;
 pub mod reports;
