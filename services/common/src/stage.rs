@@ -8,6 +8,7 @@
 //! refuses are found by halving and set apart one by one; all others go on, so that none stops the queue.
 
 use std::future::Future;
+use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::amqp::{AmqpError, Broker, Outgoing, Publisher};
 use crate::backoff::Backoff;
 use crate::gate::{Gate, GateKeeper, Needs};
-use crate::metrics::{Fate, Metrics};
+use crate::metrics::{Fate, Metrics, Part};
 use crate::postgres::{Database, DbError, Grant, Guarded};
 use crate::telemetry::chain;
 
@@ -140,6 +141,16 @@ pub struct StageDeps {
     pub gate: GateKeeper,
     /// Counters.
     pub metrics: Metrics,
+    /// Messages in one batch, and rows in one round of a relay, at most; `None` leaves it to the stage. One is the form that
+    /// batches are measured against.
+    pub batch_limit: Option<NonZeroU16>,
+}
+
+impl StageDeps {
+    /// The limit that holds where `own` is the stage's or relay's own.
+    pub fn limited(&self, own: usize) -> usize {
+        self.batch_limit.map_or(own, |limit| own.min(usize::from(limit.get())))
+    }
 }
 
 impl StageDeps {
@@ -280,7 +291,8 @@ impl<S: Stage> Runner<S> {
     }
 
     async fn subscribe(&self, channel: &Channel) -> Result<ReadyChunks<Consumer>, StageError> {
-        let prefetch = u16::try_from(self.stage.batch_limit() * 2).unwrap_or(u16::MAX);
+        let limit = self.deps.limited(self.stage.batch_limit());
+        let prefetch = u16::try_from(limit * 2).unwrap_or(u16::MAX);
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
             .await
@@ -290,7 +302,7 @@ impl<S: Stage> Runner<S> {
             .basic_consume(self.stage.queue().into(), "".into(), options, FieldTable::default())
             .await
             .map_err(self.consume_error("subscribing"))?;
-        Ok(consumer.ready_chunks(self.stage.batch_limit()))
+        Ok(consumer.ready_chunks(limit))
     }
 
     /// One batch: all at once, or, if the database refuses its data, message by message. Each message then has a
@@ -325,20 +337,26 @@ impl<S: Stage> Runner<S> {
     ) -> Result<(), StageError> {
         let Some(last) = messages.last() else { return Ok(()) };
         let began = Instant::now();
+        let metrics = &self.deps.metrics;
         let batch = self.read(messages);
+        metrics.spent(Part::Read, began.elapsed());
         let all = async {
-            let Stored { onward, quarantined } = match how {
-                How::Together => self.store(grant, &batch.records, &batch.unreadable).await?,
-                How::Sifted => self.sift(grant, &batch).await?,
+            let stored = async {
+                match how {
+                    How::Together => self.store(grant, &batch.records, &batch.unreadable).await,
+                    How::Sifted => self.sift(grant, &batch).await,
+                }
             };
-            link.publisher.publish_all(&onward).await?;
-            self.deps.metrics.published.inc_by(onward.len() as u64);
+            let Stored { onward, quarantined } = metrics.timed(Part::Store, stored).await?;
+            metrics.timed(Part::Publish, link.publisher.publish_all(&onward)).await?;
+            metrics.published.inc_by(onward.len() as u64);
             if S::NOTES_DELIVERY && !batch.records.is_empty() {
-                self.note_delivery(grant, &batch.records).await?;
+                metrics.timed(Part::Note, self.note_delivery(grant, &batch.records)).await?;
             }
             let options = BasicAckOptions { multiple: true };
-            link.channel
-                .basic_ack(last.delivery_tag, options)
+            let acknowledged = link.channel.basic_ack(last.delivery_tag, options);
+            metrics
+                .timed(Part::Acknowledge, acknowledged)
                 .await
                 .map_err(self.consume_error("acknowledging"))?;
             Ok::<_, StageError>(quarantined)

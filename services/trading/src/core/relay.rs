@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use services_common::amqp::{Broker, Outgoing, Publisher};
 use services_common::backoff::Backoff;
 use services_common::gate::{Gate, Needs};
+use services_common::metrics::Part;
 use services_common::postgres::{DbError, Grant, Guarded};
 use services_common::stage::{StageDeps, StageError, admitted, withdrawn};
 use services_common::telemetry::chain;
@@ -183,7 +184,11 @@ impl Relay {
     ///
     /// The rows were committed before this transaction began and the guard held when it did, so what is sent was
     /// written under a grant that reached this database. A crash before the commit sends them again.
-    async fn round(&self, limit: Round, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
+    async fn round(&self, mut limit: Round, grant: &Grant, publisher: &Publisher) -> Result<usize, StageError> {
+        if let Some(rows) = self.deps.batch_limit {
+            limit.rows = limit.rows.min(i64::from(rows.get()));
+        }
+        let began = Instant::now();
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
         let statement = unit.transaction().prepare_cached(self.route.take).await.map_err(DbError::from)?;
@@ -192,9 +197,11 @@ impl Relay {
         if numbers.is_empty() {
             return Ok(0);
         }
+        let published = Instant::now();
         timeout(limit.deadline, publisher.publish_all(&messages)).await.map_err(|_| {
             StageError::Deadline { queue: self.route.queue.to_owned(), seconds: limit.deadline.as_secs() }
         })??;
+        let publishing = published.elapsed();
         let statement = unit.transaction().prepare_cached(self.route.mark).await.map_err(DbError::from)?;
         let mut facts: Vec<&(dyn ToSql + Sync)> = vec![&numbers];
         if let Some(due_after) = &self.route.due_after {
@@ -203,6 +210,8 @@ impl Relay {
         unit.transaction().execute(&statement, &facts).await.map_err(DbError::from)?;
         unit.commit().await?;
         self.deps.metrics.published.inc_by(messages.len() as u64);
+        self.deps.metrics.spent(Part::RelayPublish, publishing);
+        self.deps.metrics.spent(Part::RelayStore, began.elapsed().saturating_sub(publishing));
         Ok(numbers.len())
     }
 }
