@@ -22,6 +22,18 @@ enum What {
     /// Trade matching on one core: sides a second beside maps with texts as keys, bytes of an open side, random histories
     /// compared with an oracle.
     Matching(Matching),
+    /// The trade pipeline from end to end on real servers, beside what its parts carry alone and beside its own form of one
+    /// message, one commit.
+    Pipeline(Pipeline),
+    /// Reconciliation over stores that the pipeline has filled: time beside scans of them, and rows that are gone by id.
+    Reconcile {
+        /// Seconds for which the pipeline fills the stores.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Use the build for development, which tests and lab use, instead of a release build.
+        #[arg(long)]
+        development: bool,
+    },
     /// Either operator killed before and after each step, and the other one beside it: all cases.
     #[command(after_help = ENDS)]
     Kills {
@@ -74,10 +86,39 @@ struct Matching {
     seed: u64,
 }
 
+#[derive(Debug, Args)]
+struct Pipeline {
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What is sent: a, pairs that match, one allocation each; b, the generator's mix with settlements.
+    #[arg(long, value_parser = ["a", "b"], default_value = "a")]
+    workload: String,
+    /// Sides a second on an open schedule, and nothing but that; 0 sends as fast as answers come.
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
+    /// Times that pipeline and ceiling are measured, in turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Seed of the messages.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Also print what holds the pipeline where it is.
+    #[arg(long)]
+    profile: bool,
+    /// Use the build for development, which tests and lab use, instead of a release build.
+    #[arg(long)]
+    development: bool,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Switch(settings) => switch(settings),
         What::Matching(settings) => matching(settings),
+        What::Pipeline(settings) => pipeline(settings),
+        What::Reconcile { seconds, development } => {
+            pipeline_example(*development, &["--reconcile", "--seconds", &seconds.to_string()])
+        }
         What::Kills { keep, assets } => kills(*keep, assets),
     }
 }
@@ -109,6 +150,26 @@ fn matching(settings: &Matching) -> Result<()> {
     let (cases, sides, seed) =
         (settings.cases.to_string(), settings.sides.to_string(), settings.seed.to_string());
     cargo(&[&benchmark[..], &["--cases", &cases, "--sides", &sides, "--seed", &seed]].concat())
+}
+
+fn pipeline(settings: &Pipeline) -> Result<()> {
+    let Pipeline { seconds, rate, rounds, seed, .. } = settings;
+    let [seconds, rate, rounds, seed] =
+        [*seconds, u64::from(*rate), u64::from(*rounds), *seed].map(|number| number.to_string());
+    let mut arguments = vec!["--seconds", &seconds, "--workload", &settings.workload, "--rate", &rate];
+    arguments.extend(["--rounds", &rounds, "--seed", &seed]);
+    if settings.profile {
+        arguments.push("--profile");
+    }
+    pipeline_example(settings.development, &arguments)
+}
+
+fn pipeline_example(development: bool, arguments: &[&str]) -> Result<()> {
+    let mut command = vec!["run", "--quiet", "--package", "trading", "--example", "pipeline"];
+    if !development {
+        command.push("--release");
+    }
+    cargo(&[&command[..], &["--"], arguments].concat())
 }
 
 fn kills(keep: bool, assets: &Assets) -> Result<()> {
