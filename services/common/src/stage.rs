@@ -3,9 +3,10 @@
 //! take a batch → one transaction {guard; the stage's store and effects; guard} → publish onward, confirmed → (the last
 //! stage: note the delivery, guarded) → acknowledge the batch.
 //!
-//! A crash anywhere repeats a batch; ids make the repeat harmless. A batch is what is there, at once, up to a
-//! limit. A message holds one record or many. When the database refuses a batch as data, the records that it
-//! refuses are found by halving and set apart one by one; all others go on, so that none stops the queue.
+//! A crash anywhere repeats a batch; ids make the repeat harmless. A batch is what is there, at once, up to a limit; after
+//! one of several messages a stage rests for about as long as that took. A message holds one record or many. When the
+//! database refuses a batch as data, the records that it refuses are found by halving and set apart one by one; all others
+//! go on, so that none stops the queue.
 
 use std::future::Future;
 use std::num::NonZeroU16;
@@ -30,6 +31,8 @@ use crate::telemetry::chain;
 
 /// From taking a batch to acknowledging it. Longer than each of its parts may take together only if all are slow.
 const BATCH_DEADLINE: Duration = Duration::from_secs(20);
+/// Longest rest between two batches.
+const REST_MAX: Duration = Duration::from_millis(20);
 /// Longest pause before a stage tries again after an error.
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
@@ -211,6 +214,13 @@ pub async fn withdrawn(gate: &mut watch::Receiver<Gate>, needs: Needs, grant: &G
     let _ = gate.wait_for(|gate| gate.admits(needs) != Some(grant)).await;
 }
 
+/// How long a stage leaves its queue alone after a batch of so many messages: as long as that took. Messages that come one by one
+/// while it works would else make many small batches, each of which costs all stages behind as much as a large one. None where
+/// nothing came together, so that a single message waits for nobody, and none where more has come than one batch takes.
+fn rest(messages: usize, limit: usize, took: Duration) -> Option<Duration> {
+    (messages > 1 && messages < limit).then(|| took.min(REST_MAX))
+}
+
 struct Runner<S> {
     stage: S,
     deps: StageDeps,
@@ -279,10 +289,20 @@ impl<S: Stage> Runner<S> {
                 Ok(batch) => batch,
                 Err(source) => break Err(self.consume_error("taking messages")(source)),
             };
+            let began = Instant::now();
             if let Err(error) = self.take(grant, &link, &batch).await {
                 break Err(error);
             }
             backoff.reset();
+            let limit = self.deps.limited(self.stage.batch_limit());
+            if let Some(rest) = rest(batch.len(), limit, began.elapsed()) {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => break Ok(()),
+                    () = withdrawn(gate, self.stage.needs(), grant) => break Ok(()),
+                    () = sleep(rest) => {}
+                }
+            }
         };
         // Dead or alive, the channel is done with; closing it is what gives messages back.
         let closing = async { (link.channel.close(200, "".into()).await, link.publisher.close().await) };
@@ -439,5 +459,21 @@ impl<S: Stage> Runner<S> {
         let onward = self.stage.refuse(&unit, record, reason).await?;
         unit.commit().await?;
         Ok(Stored { onward, quarantined: 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_rests_where_messages_come_together_and_neither_after_one_alone_nor_before_a_full_batch() {
+        let took = Duration::from_millis(7);
+        assert_eq!(
+            [1, 2, 7, 8].map(|messages| rest(messages, 8, took)),
+            [None, Some(took), Some(took), None]
+        );
+        assert_eq!(rest(1, 1, took), None, "the form without batches");
+        assert_eq!(rest(2, 8, Duration::from_secs(1)), Some(REST_MAX));
     }
 }
