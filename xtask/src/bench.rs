@@ -8,6 +8,25 @@ use clap::{Args, Subcommand};
 use crate::cargo::{cargo, shown};
 use crate::two_regions::{Assets, ENDS, on_two_regions};
 
+const PIPELINE: &str = "\
+Examples:
+  cargo xtask bench pipeline                                 workload a: rate, ceiling, latencies, form without batches
+  cargo xtask bench pipeline --workload b --profile          the generator's mix with settlements, and what holds it
+  cargo xtask bench pipeline --rate 500 --seconds 30         only latencies, 500 sides a second on an open schedule
+  cargo xtask bench pipeline --seconds 10 --rounds 1 --development    a first look, without a release build
+
+A side is one party's report of a trade: one message, one answer. Servers, database and stages are started for the
+measurement and ended with it; it needs root, and no lab. Without --rate it takes about six times --seconds, and for each
+round once more and a minute for the parts. docs/benchmarks.md says what each line means.";
+
+const RECONCILE: &str = "\
+Examples:
+  cargo xtask bench reconcile                                a million rows in each of the last two stores
+  cargo xtask bench reconcile --rows 10000000                ten million: about 25 GB of disk and half an hour
+  cargo xtask bench reconcile --seconds 10 --rows 100000 --development    a first look, without a release build
+
+docs/benchmarks.md says what each line means.";
+
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -25,11 +44,16 @@ enum What {
     /// The trade pipeline from end to end on real servers, beside what its parts carry alone and beside its own form of one
     /// message, one commit.
     Pipeline(Pipeline),
-    /// Reconciliation over stores that the pipeline has filled: time beside scans of them, and rows that are gone by id.
+    /// Reconciliation over stores that the pipeline has filled: time beside reading them once, rows that are gone by id, and
+    /// how fast they are replayed.
+    #[command(after_help = RECONCILE)]
     Reconcile {
         /// Seconds for which the pipeline fills the stores.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// Rows in each of the two stores of the last boundary, which are filled up by copies. Ten million need about 25 GB.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u32,
         /// Use the build for development, which tests and lab use, instead of a release build.
         #[arg(long)]
         development: bool,
@@ -87,6 +111,7 @@ struct Matching {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = PIPELINE)]
 struct Pipeline {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 60)]
@@ -116,8 +141,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Switch(settings) => switch(settings),
         What::Matching(settings) => matching(settings),
         What::Pipeline(settings) => pipeline(settings),
-        What::Reconcile { seconds, development } => {
-            pipeline_example(*development, &["--reconcile", "--seconds", &seconds.to_string()])
+        What::Reconcile { seconds, rows, development } => {
+            let (seconds, rows) = (seconds.to_string(), rows.to_string());
+            pipeline_example(*development, &["--reconcile", "--seconds", &seconds, "--rows", &rows])
         }
         What::Kills { keep, assets } => kills(*keep, assets),
     }

@@ -75,6 +75,10 @@ pub(crate) struct Seen {
     pub(crate) cpu: Cpu,
     /// The counters of each stage, by its name.
     pub(crate) metrics: BTreeMap<String, Counters>,
+    /// Settlements that came back.
+    pub(crate) returned: f64,
+    /// From the last answer until all settlements were back; none if they were not in time.
+    pub(crate) settled_after: Option<Duration>,
     /// Bytes of log that the database wrote.
     pub(crate) wal: f64,
     /// What the database did meanwhile.
@@ -114,6 +118,7 @@ fn counters(text: &str) -> Counters {
 struct Look {
     at: Instant,
     answered: f64,
+    returned: f64,
     cpu: Cpu,
     metrics: BTreeMap<String, Counters>,
     wal: f64,
@@ -126,7 +131,29 @@ async fn look(pipeline: &Pipeline, ledger: &SharedLedger) -> Look {
     }
     let wal = pipeline.number("select (pg_current_wal_insert_lsn() - '0/0')::bigint").await;
     let answered = real(ledger.lock().unwrap().answered_count());
-    Look { at: Instant::now(), answered, cpu: Cpu::now(&pipeline.processes), metrics, wal: wal as f64 }
+    let returned = pipeline.number("select count(*) from trading.returned").await as f64;
+    Look {
+        at: Instant::now(),
+        answered,
+        returned,
+        cpu: Cpu::now(&pipeline.processes),
+        metrics,
+        wal: wal as f64,
+    }
+}
+
+const UNRETURNED: &str = "select count(*) from trading.unreturned";
+
+/// Waits until no settlement is on its way, so that the next measurement begins with none.
+async fn all_returned(pipeline: &Pipeline) -> Option<Duration> {
+    let began = Instant::now();
+    while pipeline.number(UNRETURNED).await > 0 {
+        if began.elapsed() > PATIENCE {
+            return None;
+        }
+        tokio::time::sleep(LOOK_AT_SETTLEMENTS).await;
+    }
+    Some(began.elapsed())
 }
 
 /// A count as a figure to reckon with.
@@ -179,18 +206,21 @@ impl Load {
         });
         let metrics = metrics.collect();
         control.send_replace(true);
+        let verdict = running.await.unwrap();
         Seen {
             seconds: (after.at - before.at).as_secs_f64(),
             sides: after.answered - before.answered,
             cpu: after.cpu.since(&before.cpu),
             metrics,
+            returned: after.returned - before.returned,
+            settled_after: all_returned(pipeline).await,
             wal: after.wal - before.wal,
             statements,
-            verdict: running.await.unwrap(),
+            verdict,
         }
     }
 
-    /// Keeps about `window` sides on their way, and thrice as many settlements at most.
+    /// Keeps about `window` sides on their way, and as many settlements at most.
     async fn hold(&self, pipeline: &Pipeline, ledger: &SharedLedger, control: &watch::Sender<bool>) {
         let (mut settlements, mut asked) = (0.0, Instant::now());
         loop {
@@ -199,11 +229,11 @@ impl Load {
                 (real(ledger.outstanding()), real(ledger.answered_count()))
             };
             if self.workload == Workload::B && asked.elapsed() > LOOK_AT_SETTLEMENTS {
-                settlements = pipeline.number("select count(*) from trading.unreturned").await as f64;
+                settlements = pipeline.number(UNRETURNED).await as f64;
                 asked = Instant::now();
             }
             let on_their_way = owed - self.workload.waiting_share() * (owed + answered);
-            let go = on_their_way < self.window && settlements < 3.0 * self.window;
+            let go = on_their_way < self.window && settlements < self.window;
             control.send_if_modified(|present| std::mem::replace(present, go) != go);
             tokio::time::sleep(LOOK).await;
         }

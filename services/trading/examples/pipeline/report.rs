@@ -38,6 +38,15 @@ pub(crate) fn end_to_end(what: &str, seen: &Seen) {
         seen.wal / seen.sides * 1000.0 / 1024.0,
         verdict.answered,
     );
+    if seen.returned > 0.0 {
+        let after = seen
+            .settled_after
+            .map_or("never".to_owned(), |after| format!("{after:.1?} after the last answer"));
+        println!(
+            "  settlements: {:.0} came back a second; the last one {after}",
+            seen.returned / seen.seconds
+        );
+    }
     let by: Vec<_> =
         seen.cpu.0.iter().map(|(who, seconds)| format!("{who} {:.0}", seconds / seen.sides * 1e6)).collect();
     println!("  CPU ms/1000 sides: {}", by.join(", "));

@@ -17,8 +17,8 @@ use crate::cpu::Cpu;
 use crate::material::Side;
 use crate::servers::{Pipeline, Servers};
 
-const TABLES: [&str; 8] =
-    ["inbound_raw", "pending", "ingested", "trades", "outbox", "unanswered", "egressed", "sent"];
+const TABLES: [&str; 9] =
+    ["inbound_raw", "pending", "ingested", "trades", "outbox", "unsent", "unanswered", "egressed", "sent"];
 
 const INBOUND: &str = "with raw as (insert into ceiling.inbound_raw (record, correlation_id, received_ms, body) \
         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[]) returning record) \
@@ -35,12 +35,16 @@ const TRADES: &str = "insert into ceiling.trades (trade_date, id, record, receiv
         $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::numeric[], $12::integer[], \
         $13::text[]) as given (trade_date, id, record, received_ms, sender_id, im_id, broker_id, trade_id, security, \
         indicator, price, quantity, trade)";
-const OUTBOX: &str = "with told as (insert into ceiling.outbox (message_id, id, received_ms, status, body, epoch) \
-        select *, 1 from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[]) returning message_id) \
+const OUTBOX: &str = "with told as (insert into ceiling.outbox (message_id, id, received_ms, status, body, epoch, sent_at) \
+        select *, 1, clock_timestamp() from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[]) \
+        returning message_id, seq), \
+     unsent as (insert into ceiling.unsent (seq) select seq from told) \
      insert into ceiling.unanswered (message_id, caused_ms) select message_id, 1 from told";
-const UNSENT: &str = "select seq, message_id, id, received_ms, body from ceiling.outbox where sent_at is null \
-     order by seq limit $1 for update skip locked";
-const RELAYED: &str = "update ceiling.outbox set sent_at = clock_timestamp() where seq = any($1)";
+const UNSENT: &str = "with listed as ( \
+        select seq from ceiling.unsent order by seq limit $1 for update skip locked) \
+     select seq, message_id, id, received_ms, body from ceiling.outbox \
+     where seq = any(array(select seq from listed)) order by seq";
+const RELAYED: &str = "delete from ceiling.unsent where seq = any($1)";
 const EGRESS: &str = "insert into ceiling.egressed (message_id, id, status, body) \
      select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])";
 const OUTBOUND: &str = "insert into ceiling.sent (message_id, id, status, body) \
