@@ -51,12 +51,12 @@ impl Batches {
                 .map(|stage| whole(seen.counter(stage.word(), name) / seen.counter(stage.word(), by)))
         };
         let batches = "services_batch_messages_count{}";
-        // Texts of statements are cut.
+        // How core's relay marks what it has sent; the texts of statements are cut.
         let marked = seen
             .statements
             .iter()
             .find(|statement| statement.text.starts_with("with older as ( update trading.outbox "))
-            .expect("core's relay marks what it has sent");
+            .unwrap();
         Self {
             records_in_message: each("services_records_total{}", "services_batch_messages_sum{}")[1],
             messages: each("services_batch_messages_sum{}", batches).to_vec(),
