@@ -212,6 +212,7 @@ impl World {
             application: self.application,
             settlements: self.settlements.clone(),
             resend_after: self.resend_after,
+            batch_limit: None,
         };
         let shutdown = CancellationToken::new();
         let runtime =
