@@ -156,15 +156,17 @@ impl Database {
         Ok(Self { pool, name, files: kept, at_start: options.clone() })
     }
 
-    /// Where and how it connects, with what the files hold now: for a connection with limits of its own.
-    ///
-    /// # Errors
-    /// A configured file cannot be read.
-    pub async fn options(&self) -> Result<ConnectOptions, ConfigError> {
-        match &self.files {
-            Some((args, application_name)) => options(args, application_name).await,
-            None => Ok(self.at_start.clone()),
-        }
+    /// Where and how it connects, with what the files hold now, or else held at the start: for a connection with limits of
+    /// its own.
+    pub async fn options(&self) -> ConnectOptions {
+        let Some((args, application_name)) = &self.files else { return self.at_start.clone() };
+        options(args, application_name).await.unwrap_or_else(|error| {
+            tracing::warn!(
+                reason = chain(&error),
+                "connecting with the password and CA of the process's start"
+            );
+            self.at_start.clone()
+        })
     }
 
     /// A connection from the pool.

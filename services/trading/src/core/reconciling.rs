@@ -11,11 +11,13 @@ use services_common::telemetry::chain;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::hooks::{Call, Hooks, NotDone};
 use super::replay::Whose;
 use crate::names::Application;
-use crate::reconcile::{self, Job, Place, Plan, ReconcileError, Report, Since, Window};
+use crate::reconcile::{self, Job, Place, Plan, Report, Since, Window};
 
 /// How far back it looks unless the hook's address says otherwise, as in `?since=1d`: what a switch can have lost is younger.
 pub(super) const SINCE: Since = Since(Some(Duration::from_secs(3_600)));
@@ -24,13 +26,24 @@ const GRACE: Duration = Duration::from_secs(30);
 /// How long one round of a replay waits for what it sent to arrive.
 const WAIT: Duration = Duration::from_secs(30);
 
-type Outcome = Result<Report, ReconcileError>;
+/// How long all boundaries together may take: before the intake opens customers wait for it. What was not looked at by then
+/// is for the command, beside them.
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 
-/// One run of the hook, in this process.
+/// What a run came to; the reason where it must begin anew.
+type Outcome = Result<Value, String>;
+
+/// One run of the hook, in this process. Dropping it ends it.
 struct Running {
     run: String,
     epoch: u64,
-    outcome: JoinHandle<Outcome>,
+    state: State,
+    _alive: DropGuard,
+}
+
+enum State {
+    AtWork(JoinHandle<Outcome>),
+    Done(Value),
 }
 
 /// The latest run, if there was one since the process started.
@@ -46,23 +59,29 @@ pub(super) enum Found {
 }
 
 impl Reconciling {
-    /// Begins the run of this call, or asks after it. Another process of core may be asked next and begins one of its own:
-    /// what is sent twice is harmless.
+    /// Begins the run of this call, or asks after it; a run of another switch ends. Another process of core may be asked next
+    /// and begins one of its own: what is sent twice is harmless.
     pub(super) async fn call(&self, hooks: &Hooks, call: &Call, since: Since) -> Result<Found, NotDone> {
         let mut latest = self.0.lock().await;
         let present =
             latest.take().filter(|running| (&running.run, running.epoch) == (&call.run, call.epoch));
-        let running = match present {
+        let mut running = match present {
             Some(running) => running,
             None => begin(hooks, call, since).await?,
         };
-        if !running.outcome.is_finished() {
-            *latest = Some(running);
-            return Ok(Found::AtWork);
-        }
-        // A failed one is forgotten, and the next call begins anew.
-        let ended = running.outcome.await.map_err(|error| NotDone::Failed(chain(&error)))?;
-        told(&ended.map_err(|error| NotDone::Failed(chain(&error)))?).map(Found::Done)
+        let found = match running.state {
+            State::AtWork(ref outcome) if !outcome.is_finished() => Found::AtWork,
+            State::AtWork(outcome) => {
+                // A failed one is forgotten, and the next call begins anew.
+                let did = outcome.await.map_err(|error| NotDone::Failed(chain(&error)))?;
+                let did = did.map_err(NotDone::Failed)?;
+                running.state = State::Done(did.clone());
+                Found::Done(did)
+            }
+            State::Done(ref did) => Found::Done(did.clone()),
+        };
+        *latest = Some(running);
+        Ok(found)
     }
 }
 
@@ -71,8 +90,10 @@ async fn begin(hooks: &Hooks, call: &Call, Since(since): Since) -> Result<Runnin
         Whose::TradeMatching { settlements } => (Application::TradeMatching, settlements),
         Whose::Settlement => (Application::Settlement, true),
     };
-    let database = hooks.deps.database.options().await.map_err(|error| NotDone::Failed(chain(&error)))?;
-    let grace = match *hooks.deps.gate.watch().borrow() {
+    let database = hooks.deps.database.options().await;
+    let mut gate = hooks.deps.gate.watch();
+    let present = gate.borrow().clone();
+    let grace = match present {
         Gate::Open(_) => GRACE,
         Gate::Closed { .. } | Gate::Core(_) | Gate::Draining => Duration::ZERO,
     };
@@ -90,22 +111,30 @@ async fn begin(hooks: &Hooks, call: &Call, Since(since): Since) -> Result<Runnin
     };
     let (deps, by) = (hooks.deps.clone(), format!("hook of run {}", call.run));
     let runtime = Handle::current();
-    // Apart from the stages' threads: it is busy with rows for longer than they may be held up.
-    let outcome = spawn_blocking(move || {
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let work = async move {
         let place = Place { database: &deps.database, broker: &deps.broker };
-        runtime.block_on(reconcile::run_within(&plan, place, WAIT, &by))
-    });
-    Ok(Running { run: call.run.clone(), epoch: call.epoch, outcome })
+        tokio::select! {
+            outcome = timeout(LIMIT, reconcile::run_within(&plan, place, WAIT, &by)) => match outcome {
+                Ok(outcome) => outcome.map(|report| told(&report)).map_err(|error| chain(&error)),
+                Err(_) => Ok(overdue()),
+            },
+            // An intake that opened meanwhile has records on their way; a gate that closed allows no replay.
+            _ = gate.wait_for(|gate| *gate != present) => Err("the gate has changed; call again".to_owned()),
+            () = stopped.cancelled() => Err("ended for another run".to_owned()),
+        }
+    };
+    // Apart from the stages' threads: it is busy with rows for longer than they may be held up.
+    let outcome = spawn_blocking(move || runtime.block_on(work));
+    let state = State::AtWork(outcome);
+    Ok(Running { run: call.run.clone(), epoch: call.epoch, state, _alive: stop.drop_guard() })
 }
 
-/// What no replay can mend is told and holds no switch up: trading goes on, and a person looks. What could not be compared
-/// is tried again.
-fn told(report: &Report) -> Result<Value, NotDone> {
-    if let Some(untold) = report.untold.first() {
-        return Err(NotDone::Failed(format!("{} could not be told: {}", untold.job.word(), untold.reason)));
-    }
+/// What no replay can mend, and what could not be read, is told and holds no switch up: trading goes on, and a person looks.
+fn told(report: &Report) -> Value {
     if !report.agrees {
-        tracing::error!(%report, "the stores differ after the replay: docs/reconciliation.md");
+        tracing::error!(%report, "the stores differ after the replay, or it is not known: docs/reconciliation.md");
     }
     let boundary = |one: &reconcile::Boundary| {
         let comparison = &one.comparison;
@@ -113,13 +142,20 @@ fn told(report: &Report) -> Result<Value, NotDone> {
             "job": comparison.job,
             "compared": comparison.compared,
             "replayed": one.replay.map(|replay| replay.replayed),
-            "missing": comparison.missing.count,
+            "missing": one.missing(),
             "ahead": comparison.ahead.count,
             "differs": comparison.differs.count,
         })
     };
     let boundaries: Vec<Value> = report.boundaries.iter().map(boundary).collect();
-    Ok(json!({ "agrees": report.agrees, "boundaries": boundaries }))
+    json!({ "agrees": report.agrees, "boundaries": boundaries, "untold": report.untold })
+}
+
+/// Not all boundaries were looked at in time.
+fn overdue() -> Value {
+    let reason = format!("not done within {} s; run the command: docs/reconciliation.md", LIMIT.as_secs());
+    tracing::error!(reason, "it is not known whether the stores agree");
+    json!({ "agrees": false, "boundaries": [], "untold": [{ "reason": reason }] })
 }
 
 impl Found {

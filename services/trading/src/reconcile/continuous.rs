@@ -40,7 +40,7 @@ pub(super) struct Watched {
     findings: Family<Labels, Number>,
     age: Number,
     active: Number,
-    /// When the latest round ended that could compare every boundary.
+    /// When the latest round ended that could compare every boundary, or else the first one that was to compare any.
     complete: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -58,7 +58,7 @@ impl Watched {
         );
         registry.register(
             "last_complete_age_seconds",
-            "Since the latest round that could compare every boundary; NaN before the first one and on standby",
+            "Since the latest round that could compare every boundary, or else since the first round here; NaN on standby",
             age.clone(),
         );
         registry.register(
@@ -86,25 +86,28 @@ impl Watched {
         let mut complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
         match round {
             Ok(report) => {
-                self.unknown(1.0);
+                self.unknown(if report.boundaries.is_empty() { f64::NAN } else { 1.0 });
                 for one in &report.boundaries {
-                    let Comparison { job, missing, ahead, differs, .. } = &one.comparison;
-                    for (kind, found) in KINDS.into_iter().zip([missing, ahead, differs]) {
+                    let Comparison { job, ahead, differs, .. } = &one.comparison;
+                    for (kind, count) in KINDS.into_iter().zip([one.missing(), ahead.count, differs.count]) {
                         #[expect(clippy::cast_precision_loss, reason = "no store has 2^52 records")]
-                        let count = found.count as f64;
+                        let count = count as f64;
                         self.findings.get_or_create(&Labels { boundary: job.word(), kind }).set(count);
                     }
                 }
-                if report.untold.is_empty() {
+                if report.untold.is_empty() || complete.is_none() {
                     *complete = Some(now);
                 }
             }
             // Nothing is to be compared here.
-            Err(ReconcileError::Standby | ReconcileError::Closed { .. }) => {
+            Err(ReconcileError::Standby | ReconcileError::Elsewhere { .. }) => {
                 self.unknown(0.0);
                 *complete = None;
             }
-            Err(_) => self.unknown(f64::NAN),
+            Err(_) => {
+                self.unknown(f64::NAN);
+                complete.get_or_insert(now);
+            }
         }
     }
 
@@ -136,7 +139,7 @@ pub(super) async fn rounds(
         match &outcome {
             Ok(report) if report.agrees => tracing::info!("the stores agree"),
             Ok(report) => tracing::warn!(%report, "docs/reconciliation.md"),
-            Err(error @ (ReconcileError::Standby | ReconcileError::Closed { .. })) => {
+            Err(error @ (ReconcileError::Standby | ReconcileError::Elsewhere { .. })) => {
                 tracing::info!(reason = chain(error), "nothing compared");
             }
             Err(error) => tracing::warn!(error = chain(error), "not known whether the stores agree"),
@@ -169,7 +172,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::reconcile::{Boundary, Untold};
+    use crate::reconcile::{Boundary, Outcome, Replayed, Untold};
 
     fn watched() -> (Watched, Instant) {
         (Watched::new("trade-matching", "us-east-1", Job::TRADES.to_vec()), Instant::now())
@@ -218,10 +221,36 @@ mod tests {
         let (watched, now) = watched();
         watched.tell(&Ok(report(true)), now);
         let text = watched.text(now);
-        assert_eq!((value(&text, MISSING), value(&text, SENT), value(&text, AGE)), ("1.0", "NaN", "NaN"));
-        watched.tell(&Ok(report(false)), now);
-        let text = watched.text(now + Duration::from_secs(5));
+        assert_eq!((value(&text, MISSING), value(&text, SENT)), ("1.0", "NaN"));
+        let later = now + Duration::from_secs(300);
+        watched.tell(&Ok(report(true)), later);
+        let age = value(&watched.text(later), AGE).to_owned();
+        assert_eq!(age, "300.0", "as old as the watch, where no round was ever complete");
+        watched.tell(&Ok(report(false)), later);
+        let text = watched.text(later + Duration::from_secs(5));
         assert_eq!((value(&text, AGE), value(&text, ACTIVE)), ("5.0", "1.0"));
+    }
+
+    #[test]
+    fn what_was_sent_again_and_has_not_arrived_is_missing() {
+        let (watched, now) = watched();
+        let mut report = report(false);
+        report.boundaries[0].replay =
+            Some(Replayed { found: 50, replayed: 50, left: 50, outcome: Outcome::Differences });
+        watched.tell(&Ok(report), now);
+        assert_eq!(value(&watched.text(now), MISSING), "50.0");
+    }
+
+    #[test]
+    fn where_no_boundary_could_be_told_it_is_not_known_whether_this_region_is_active() {
+        let (watched, now) = watched();
+        let reason = "no lease".to_owned();
+        watched.tell(&Err(ReconcileError::Closed { reason }), now);
+        assert_eq!(value(&watched.text(now), ACTIVE), "NaN");
+        watched.tell(&Ok(Report { boundaries: Vec::new(), ..report(true) }), now);
+        assert_eq!(value(&watched.text(now), ACTIVE), "NaN");
+        watched.tell(&Err(ReconcileError::Elsewhere { holder: "us-west-2".into() }), now);
+        assert_eq!(value(&watched.text(now), ACTIVE), "0.0");
     }
 
     #[test]

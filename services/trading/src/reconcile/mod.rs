@@ -106,6 +106,12 @@ pub enum ReconcileError {
         "this database is a standby: what it does not have yet would look missing. Run it in the region that holds the lease"
     )]
     Standby,
+    /// The other region holds the lease.
+    #[error("--replay is refused: {holder} holds the lease. Run it there")]
+    Elsewhere {
+        /// The region that holds it.
+        holder: String,
+    },
     /// The gate is closed.
     #[error(
         "--replay is refused, this region may not write now: {reason}. Run it in the region that holds the lease"
@@ -199,7 +205,7 @@ pub(crate) async fn run_within(
 
 /// One boundary after the other.
 async fn each(plan: &Plan, replay: Option<(&Replayer<'_>, &str)>) -> Result<Report, ReconcileError> {
-    let mut run = Run { plan, client: snapshot::connect(plan.database.clone()).await? };
+    let mut run = Run { plan, client: snapshot::connect(plan.database.clone()).await?, doubtful: false };
     let (mut boundaries, mut untold) = (Vec::new(), Vec::new());
     for job in &plan.jobs {
         let outcome = match replay {
@@ -209,6 +215,7 @@ async fn each(plan: &Plan, replay: Option<(&Replayer<'_>, &str)>) -> Result<Repo
         match outcome {
             Ok(boundary) => boundaries.push(boundary),
             Err(error) => {
+                run.doubtful = true;
                 let first = boundaries.is_empty() && untold.is_empty();
                 untold.push(Untold::of(*job, error, first)?);
             }
@@ -222,11 +229,17 @@ async fn each(plan: &Plan, replay: Option<(&Replayer<'_>, &str)>) -> Result<Repo
 struct Run<'a> {
     plan: &'a Plan,
     client: Client,
+    /// A boundary could not be read: the server may have ended the session, and the driver may not know it yet.
+    doubtful: bool,
 }
 
 /// The grant under which this region may write now.
 async fn grant(client: &Client, plan: &Plan) -> Result<Grant, ReconcileError> {
     let reading = read_lease(client, &plan.app).await?;
+    let holder = reading.row.as_ref().and_then(|row| row.holder.clone());
+    if let Some(holder) = holder.filter(|holder| *holder != plan.region) {
+        return Err(ReconcileError::Elsewhere { holder });
+    }
     let gate = judge(&reading, &plan.app, &plan.region);
     if let Some(grant) = gate.admits(Needs::Core) {
         return Ok(grant.clone());
@@ -241,8 +254,9 @@ async fn grant(client: &Client, plan: &Plan) -> Result<Grant, ReconcileError> {
 impl Run<'_> {
     async fn compare(&mut self, job: Job) -> Result<Comparison, ReconcileError> {
         // What ended the connection at one boundary is no reason not to look at the next.
-        if self.client.is_closed() {
+        if self.doubtful || self.client.is_closed() {
             self.client = snapshot::connect(self.plan.database.clone()).await?;
+            self.doubtful = false;
         }
         if job.is_between() {
             let needed = || ConfigError::Value {

@@ -307,7 +307,7 @@ pub async fn from_args(application: Option<Application>, args: ReconcileArgs) ->
                 (false, false) => EXIT_UNKNOWN,
             })
         }
-        Err(error @ (ReconcileError::Standby | ReconcileError::Closed { .. })) if only_where_active => {
+        Err(error @ (ReconcileError::Standby | ReconcileError::Elsewhere { .. })) if only_where_active => {
             eprintln!("services reconcile: nothing compared: {}", chain(&error));
             ExitCode::SUCCESS
         }
@@ -316,6 +316,7 @@ pub async fn from_args(application: Option<Application>, args: ReconcileArgs) ->
             ExitCode::from(match error {
                 ReconcileError::Config(_) => EXIT_CONFIGURATION,
                 ReconcileError::Standby
+                | ReconcileError::Elsewhere { .. }
                 | ReconcileError::Closed { .. }
                 | ReconcileError::Lease(_)
                 | ReconcileError::Peer { .. }

@@ -77,6 +77,7 @@ impl Untold {
             | ReconcileError::Read { .. } => {}
             ReconcileError::Config(_)
             | ReconcileError::Standby
+            | ReconcileError::Elsewhere { .. }
             | ReconcileError::Closed { .. }
             | ReconcileError::Lease(_)
             | ReconcileError::Write(_)
@@ -110,6 +111,11 @@ impl Report {
 }
 
 impl Boundary {
+    /// Records that the later store lacks; after a replay also those that were sent again and have not arrived.
+    pub fn missing(&self) -> u64 {
+        self.comparison.missing.count.max(self.replay.map_or(0, |replay| replay.left))
+    }
+
     /// Whether nothing is left to be told.
     pub fn agrees(&self) -> bool {
         self.comparison.clean() && self.replay.is_none_or(|replay| replay.left == 0)
