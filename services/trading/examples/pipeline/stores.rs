@@ -83,7 +83,7 @@ impl Rows {
         let side = |number: usize| &sides[number % sides.len()];
         let trade = |number: usize| {
             let Trade { im, broker, .. } = sides[number / 2 % sides.len()].trade.clone();
-            let sender = if number % 2 == 0 { im.clone() } else { broker.clone() };
+            let sender = if number.is_multiple_of(2) { im.clone() } else { broker.clone() };
             Trade { im, broker, sender, trade: format!("{:07}", number / 2), ..side(number).trade.clone() }
         };
         let trades: Vec<Trade> = (0..count).map(trade).collect();
