@@ -111,8 +111,7 @@ async fn connection(client: TcpStream, mut way: watch::Receiver<Way>) {
 /// Passes bytes on until one side ends.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::Receiver<Way>) {
     let mut buffer = vec![0; BUFFER];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let gone = way.wait_for(|way| !way.silent).await.is_err();
         if gone || to.write_all(&buffer[..read]).await.is_err() {
             break;

@@ -4,12 +4,7 @@
 //! About forty seconds of faults in each test run, under a random seed that is printed. `SOAK_SEED` takes the same faults
 //! again; `cargo xtask bench soak` runs for as long as it is told: docs/soak.md.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests: failing is how they report"
-)]
+#![expect(clippy::panic, reason = "helpers of tests: failing is how they report")]
 
 #[allow(unreachable_pub, reason = "shared with the tests of the stages")]
 #[path = "../../trading/tests/support/conserved.rs"]

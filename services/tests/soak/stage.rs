@@ -66,7 +66,7 @@ impl Stage {
         while !self.stop.is_cancelled() {
             let mut child = match program(&arguments, &log, &log) {
                 Ok(child) => child,
-                Err(error) => return self.fault(format!("was not started: {error:#}")),
+                Err(error) => return self.fault(&format!("was not started: {error:#}")),
             };
             self.ordered.send_replace(Ordered::Nothing);
             let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
@@ -88,7 +88,7 @@ impl Stage {
                 Ordered::Told => ended == "exit status: 0",
             };
             if !good {
-                self.fault(format!("ended: {ended}"));
+                self.fault(&format!("ended: {ended}"));
             }
             sleep(RESTART).await;
         }
@@ -109,7 +109,7 @@ impl Stage {
         process.is_some_and(|pid| kill(pid, signal).is_ok())
     }
 
-    fn fault(&self, what: String) {
+    fn fault(&self, what: &str) {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.push(format!("{} {what}", self.name));
     }
@@ -133,7 +133,7 @@ impl Stage {
         }
         let ended = async || (*self.process.borrow() != Some(before)).then_some(());
         if until(GRACE, "its end", ended).await.is_err() {
-            self.fault(format!("did not end within {GRACE:?} of being told"));
+            self.fault(&format!("did not end within {GRACE:?} of being told"));
             self.ordered.send_replace(Ordered::Killed);
             self.signal(Signal::SIGKILL);
         }
