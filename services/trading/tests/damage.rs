@@ -144,7 +144,7 @@ async fn aged(both: &Both) {
         (&both.settlement, "outgoing_settlements", "sent_at"),
     ] {
         let older = format!("update trading.{table} set {column} = {column} - interval '1 hour'");
-        support::reconciling::damage(world, table, &older).await;
+        support::stores::damage(world, table, &older).await;
     }
 }
 

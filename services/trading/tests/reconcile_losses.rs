@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use support::both::{Both, THERE, publish_pair};
 use support::reconciling::{
-    CLEAN, NOTHING, SETTLEMENT, TRADING, compared, contents, counts, damage, one_of_every_kind, plan,
-    replayed,
+    CLEAN, NOTHING, SETTLEMENT, TRADING, compared, contents, counts, one_of_every_kind, plan, replayed,
 };
+use support::stores::damage;
 use support::{World, eventually};
 use trading::reconcile::{self, Job, Report};
 

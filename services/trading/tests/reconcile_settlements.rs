@@ -13,9 +13,10 @@ use jiff::civil::date;
 use region_lease::ConnectOptions;
 use support::both::{ACCOUNT, Both, THERE, allocated, publish_pair};
 use support::reconciling::{
-    CLEAN, SETTLEMENT, TRADING, compared, contents, counts, damage, one_of_every_kind, plan, replayed,
+    CLEAN, SETTLEMENT, TRADING, compared, contents, counts, one_of_every_kind, plan, replayed,
 };
 use support::reports::{BROKER, IM};
+use support::stores::damage;
 use support::{PATIENCE, REGION, eventually};
 use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Plan as Customer, Scenario, SharedLedger};

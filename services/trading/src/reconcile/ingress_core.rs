@@ -105,7 +105,8 @@ fn ahead_reports<C: Compared>() -> String {
 }
 
 const AHEAD_ANSWERS: &str = "select message_id, id, body from trading.outbox \
-     where status = 'NACK' and (sent_at is null or sent_at >= to_timestamp($1::bigint / 1000.0)) \
+     where status = 'NACK' \
+       and (sent_at is null or seq = any(array(select seq from trading.unsent)) or sent_at >= to_timestamp($1::bigint / 1000.0)) \
        and not exists (select from trading.nacks where trading.nack_id(nacks.record) = outbox.message_id) \
        and not exists (select from trading.conflicts where trading.nack_id(conflicts.record) = outbox.message_id)";
 

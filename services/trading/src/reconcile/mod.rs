@@ -106,10 +106,10 @@ pub enum ReconcileError {
         "this database is a standby: what it does not have yet would look missing. Run it in the region that holds the lease"
     )]
     Standby,
-    /// The other region holds the lease.
-    #[error("--replay is refused: {holder} holds the lease. Run it there")]
+    /// This region does not hold the lease.
+    #[error("--replay is refused: {holder} holds the lease. Run it in the region that does")]
     Elsewhere {
-        /// The region that holds it.
+        /// The region that holds it, or nobody.
         holder: String,
     },
     /// The gate is closed.
@@ -236,8 +236,8 @@ struct Run<'a> {
 /// The grant under which this region may write now.
 async fn grant(client: &Client, plan: &Plan) -> Result<Grant, ReconcileError> {
     let reading = read_lease(client, &plan.app).await?;
-    let holder = reading.row.as_ref().and_then(|row| row.holder.clone());
-    if let Some(holder) = holder.filter(|holder| *holder != plan.region) {
+    if let Some(row) = reading.row.as_ref().filter(|row| row.holder.as_ref() != Some(&plan.region)) {
+        let holder = row.holder.clone().unwrap_or_else(|| "nobody".to_owned());
         return Err(ReconcileError::Elsewhere { holder });
     }
     let gate = judge(&reading, &plan.app, &plan.region);

@@ -14,6 +14,7 @@ mod conserved;
 mod raw_amqp;
 pub mod reconciling;
 pub mod reports;
+pub mod stores;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

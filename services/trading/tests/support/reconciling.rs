@@ -7,7 +7,7 @@ use trading::reconcile::{self, Boundary, Job, Peer, Plan, Replaying, Report, Win
 
 use super::both::{ACCOUNT, Both, allocated, publish_pair};
 use super::reports::{BROKER, IM};
-use super::{PATIENCE, Process, REGION, World, broker_config, database_options, eventually};
+use super::{PATIENCE, Process, REGION, broker_config, database_options, eventually};
 
 /// All boundaries of settlements that one application compares, over everything that is stored.
 pub fn plan(both: &Both, application: Application, grace: u64, replay: bool) -> Plan {
@@ -59,15 +59,6 @@ pub fn counts(report: &Report) -> Vec<[u64; 3]> {
 pub const NOTHING: [u64; 3] = [0, 0, 0];
 /// Nothing at any of an application's four boundaries.
 pub const CLEAN: [[u64; 3]; 4] = [NOTHING; 4];
-
-/// Changes a table behind the guard's back.
-pub async fn damage(world: &World, table: &str, statement: &str) {
-    let damage = format!(
-        "alter table trading.{table} disable trigger user; {statement}; \
-         alter table trading.{table} enable always trigger region_guard"
-    );
-    world.sql.batch_execute(&damage).await.unwrap();
-}
 
 /// Two trades that settle, one with an allocation on which the parties differ, and a settlement that is refused.
 pub async fn one_of_every_kind(both: &Both) -> Vec<Process> {
