@@ -38,7 +38,7 @@ start() {
 stop() {
     for process in "$root"/proc/[0-9]*; do
         [ "$(cat "$process/comm" 2>/dev/null)" = beam.smp ] || continue
-        kill -"$1" "${process##*/}"
+        kill -"$1" "${process##*/}" || true
     done
     wait "$server" || true
 }
