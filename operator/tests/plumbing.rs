@@ -317,6 +317,7 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_the_next_one_is_served
     server.put(REGIONS, broken);
     server.put(REGIONS, unreachable("whole", "uid-whole"));
     let operator = operator(&server).await;
+    operator.metrics.leads(true);
     let stop = CancellationToken::new();
     let running = tokio::spawn(controller::run(Arc::clone(&operator), stream::pending(), stop.clone()));
 
