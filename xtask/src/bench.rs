@@ -68,7 +68,7 @@ enum What {
         #[command(flatten)]
         assets: Assets,
     },
-    /// Both applications under a fault each two seconds, every service, broker and database in turn, and each message twice:
+    /// Both applications under a fault each two seconds, every service, broker and database in turn, messages twice and out of order:
     /// whether anything is lost, doubled or not conserved.
     Soak(Soak),
 }

@@ -26,7 +26,7 @@ pub(crate) struct Soak {
     /// Seed of the faults, of the copies and of the trades; a random one if not given
     #[arg(long)]
     seed: Option<u64>,
-    /// Messages a second; each is also sent a second time, in each queue
+    /// Messages a second of all customers together
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     rate: u32,
 }

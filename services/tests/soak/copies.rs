@@ -1,4 +1,4 @@
-//! Every message twice, and out of order: what a broker that promises "at least once" may do, at its worst.
+//! Every message twice for a while, then once for a while, and out of order: what a broker that promises "at least once" may do, at its worst.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,6 +25,8 @@ use crate::side::Side;
 
 /// Has a copy of every message that is sent to any queue but the customer's answers.
 const QUEUE: &str = "soak.copies";
+/// For so long each message is copied, then for so long none: a copy would make good what is lost.
+const TURN: Duration = Duration::from_secs(20);
 /// Copies that are kept for the very end at most.
 const LATE_MAX: u64 = 20_000;
 /// Copies that the broker holds for us at most; the oldest are dropped.
@@ -59,7 +61,7 @@ impl Ord for Kept {
     }
 }
 
-/// Sends a copy of each message of one broker to the same queue again: soon, after seconds, or at the very end.
+/// In each second turn sends a copy of each message of one broker to the same queue again: soon, after seconds, or at the very end.
 pub(crate) struct Copies {
     config: BrokerConfig,
     waiting: Mutex<BinaryHeap<Reverse<Kept>>>,
@@ -67,7 +69,10 @@ pub(crate) struct Copies {
     /// Sent so far.
     sent: AtomicU64,
     late: AtomicU64,
-    /// Distance of the end, for copies that are kept until then.
+    began: Instant,
+    /// Whether the first turn copies.
+    first: bool,
+    /// When copies go out that are kept until then.
     end: Instant,
 }
 
@@ -80,6 +85,8 @@ impl Copies {
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             sent: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            began: Instant::now(),
+            first: seed.is_multiple_of(2),
             end,
         });
         let connection = copies.config.connect().await?;
@@ -113,11 +120,17 @@ impl Copies {
         act(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether what comes now is copied. Both brokers take the same turns, and after the load there is none.
+    fn copying(&self) -> bool {
+        let turn = self.began.elapsed().as_secs() / TURN.as_secs();
+        turn.is_multiple_of(2) == self.first && Instant::now() < self.end
+    }
+
     fn due(&self) -> Instant {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match random.random_range(0..10) {
-            0 if now < self.end && self.late.fetch_add(1, Ordering::Relaxed) < LATE_MAX => self.end,
+            0 if self.late.fetch_add(1, Ordering::Relaxed) < LATE_MAX => self.end,
             0..=3 => now + Duration::from_millis(random.random_range(1_000..10_000)),
             _ => now + Duration::from_millis(random.random_range(0..1_000)),
         }
@@ -129,14 +142,16 @@ impl Copies {
         let mut copies = subscribe(&channel, QUEUE).await?;
         while let Some(copy) = copies.next().await {
             let delivery = copy?;
-            let copy = Kept {
-                due: self.due(),
-                // Each exchange has the name of its queue.
-                queue: delivery.exchange.to_string(),
-                properties: delivery.properties.clone(),
-                body: delivery.data.clone(),
-            };
-            self.with(|waiting| waiting.push(Reverse(copy)));
+            if self.copying() {
+                let copy = Kept {
+                    due: self.due(),
+                    // Each exchange has the name of its queue.
+                    queue: delivery.exchange.to_string(),
+                    properties: delivery.properties.clone(),
+                    body: delivery.data.clone(),
+                };
+                self.with(|waiting| waiting.push(Reverse(copy)));
+            }
             delivery.ack(BasicAckOptions::default()).await?;
         }
         Ok(())

@@ -117,9 +117,9 @@ async fn run_on(rig: &Arc<Rig>, settings: &Settings, coverage: &mut Coverage) ->
     let began = Instant::now();
     let end = began + settings.seconds;
     let mut copies = Vec::new();
-    for (number, side) in rig.sides().into_iter().enumerate() {
-        let of_broker = Copies::start(side, settings.seed ^ number as u64, end).await?;
-        copies.push(of_broker);
+    for side in rig.sides() {
+        eprintln!("soak: {} broker, guest/guest: {}", plan::short(side.application), side.broker.management);
+        copies.push(Copies::start(side, settings.seed, end).await?);
     }
     let supervising = rig.start_stages()?;
     let mut customer = Customer::start(&rig.trading, settings)?;

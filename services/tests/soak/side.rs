@@ -40,13 +40,15 @@ pub(crate) struct Broker {
     pub(crate) gateway: Gateway,
     server: Mutex<RabbitMq>,
     port: u16,
+    /// Its management pages, for people.
+    pub(crate) management: String,
 }
 
 impl Broker {
     async fn start() -> Result<Self> {
         let server = RabbitMq::start().await?;
-        let port = server.amqp_port();
-        Ok(Self { gateway: Gateway::start(port).await?, server: Mutex::new(server), port })
+        let (port, management) = (server.amqp_port(), server.management_url());
+        Ok(Self { gateway: Gateway::start(port).await?, server: Mutex::new(server), port, management })
     }
 
     /// The address that everybody uses.
