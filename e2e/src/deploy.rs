@@ -20,12 +20,14 @@ pub fn repository() -> PathBuf {
 /// while they start. Tests do not wait.
 pub const SETTLE_SECONDS: u32 = 3;
 
-/// Installs or upgrades the operator and these applications in both clusters, side by side. A pod of an application counts
-/// once it was ready for `min_ready_seconds`.
+/// Installs or upgrades the operator and these applications in both clusters, side by side, and any other that is there
+/// already: an operator that was told of fewer would lose its secrets. A pod of an application counts once it was ready for
+/// `min_ready_seconds`.
 ///
 /// # Errors
 /// When Helm fails; its own words are in the error.
 pub async fn install(facts: &Facts, applications: &[Application], min_ready_seconds: u32) -> Result<()> {
+    let applications = &with_installed(facts, applications).await?;
     // The migrations run where the database is the primary; the other region's job waits until they have arrived.
     // They come first: a keeper is ready when it can read the lease.
     let each = applications.iter().flat_map(|one| Region::ALL.map(|region| (*one, region)));
@@ -36,6 +38,23 @@ pub async fn install(facts: &Facts, applications: &[Application], min_ready_seco
     .await?;
     try_join_all(Region::ALL.map(|region| operator(facts, applications, region))).await?;
     Ok(())
+}
+
+/// These applications and those that either cluster has.
+async fn with_installed(facts: &Facts, wanted: &[Application]) -> Result<Vec<Application>> {
+    let mut all = Vec::new();
+    for one in Application::ALL {
+        let mut there = wanted.contains(&one);
+        for region in Region::ALL {
+            there = there || release(facts, region, NAMESPACE, one.secret_prefix()).installed().await?;
+        }
+        all.extend(there.then_some(one));
+    }
+    Ok(all)
+}
+
+fn release<'a>(facts: &'a Facts, region: Region, namespace: &'a str, name: &'a str) -> Release<'a> {
+    Release { helm: &facts.programs["helm"], kubeconfig: &facts.regions[&region].kubeconfig, namespace, name }
 }
 
 /// Installs or upgrades the operator and its keeper in one cluster, for these applications.
@@ -75,8 +94,13 @@ pub async fn application(
     let place = &facts.regions[&region];
     let database = place.databases[&application];
     let prefix = application.secret_prefix();
-    let peer =
-        peer.then(|| format!("amqps://{}:5671", facts.aws.applications[&application.peer().0].broker_name));
+    let (other, _) = application.peer();
+    let names = &facts.aws.applications[&other];
+    let (broker, writer) = if peer {
+        (format!("amqps://{}:5671", names.broker_name), names.writer_name.clone())
+    } else {
+        (String::new(), String::new())
+    };
     let stage =
         json!({"podAnnotations": annotations(facts, region, "localhost/trading-services:dev").await?});
     let values = json!({
@@ -93,7 +117,10 @@ pub async fn application(
         "broker": {
             "url": place.broker_url,
             "secretPrefix": format!("{prefix}-broker"),
-            "peerUrl": peer.unwrap_or_default(),
+            "peerUrl": broker,
+        },
+        "reconciliation": {
+            "peerDatabase": {"host": writer, "port": other.database_port(), "name": other.database_name()},
         },
         "stages": {"inbound": stage, "ingestion": stage, "core": stage, "egress": stage, "outbound": stage},
     });
@@ -156,12 +183,7 @@ impl Install<'_> {
             .await
             .with_context(|| format!("writing {}", own.display()))?;
         let root = repository();
-        let release = Release {
-            helm: &facts.programs["helm"],
-            kubeconfig: &facts.regions[&region].kubeconfig,
-            namespace: self.namespace,
-            name,
-        };
+        let release = release(facts, region, self.namespace, name);
         let shared = root.join("e2e/values").join(self.shared);
         let installed = release.upgrade(&root.join("charts").join(chart), &[&shared, &own]).await;
         installed.with_context(|| format!("installing {name} in {region}"))

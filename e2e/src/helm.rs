@@ -57,18 +57,31 @@ impl Release<'_> {
         self.run(command).await.map(drop)
     }
 
+    /// Whether the release is there.
+    ///
+    /// # Errors
+    /// As [`Self::upgrade`].
+    pub async fn installed(&self) -> Result<bool> {
+        Ok(self.listed(&[]).await?.as_array().is_some_and(|releases| !releases.is_empty()))
+    }
+
     /// Undoes what a killed Helm began.
     async fn free(&self) -> Result<()> {
-        let filter = format!("^{}$", self.name);
-        let list = self.run(self.command(&["list", "--pending", "--filter", &filter, "-o", "json"])).await?;
-        let list = serde_json::from_str(&list).context("reading Helm's list of releases")?;
-        let Some(repair) = repair(&list) else { return Ok(()) };
+        let Some(repair) = repair(&self.listed(&["--pending"]).await?) else { return Ok(()) };
         let verb = match repair {
             Repair::Rollback => "rollback",
             Repair::Uninstall => "uninstall",
         };
         eprintln!("release {} was left pending by a Helm that was killed: helm {verb}", self.name);
         self.run(self.command(&[verb, self.name])).await.map(drop)
+    }
+
+    /// Helm's own list, of this release alone.
+    async fn listed(&self, options: &[&str]) -> Result<Value> {
+        let filter = format!("^{}$", self.name);
+        let words = [&["list", "--filter", &filter, "-o", "json"], options].concat();
+        let list = self.run(self.command(&words)).await?;
+        serde_json::from_str(&list).context("reading Helm's list of releases")
     }
 
     fn command(&self, words: &[&str]) -> Command {

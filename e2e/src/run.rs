@@ -1,8 +1,11 @@
 //! Starting and switching, and waiting for the end on both sides.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use crds::TradingRegionStatus;
-use lab::Region;
+use futures::future::try_join_all;
+use lab::{Application, Region};
 use region_plan::{Mark, Phase, RunReport};
 
 use crate::clusters::Clusters;
@@ -19,6 +22,20 @@ pub async fn start(clusters: &Clusters, choices: &Choices) -> Result<()> {
     clusters.apply(&trading_region(&clusters.facts, choices)?).await?;
     let what = format!("{} to be active and both sides steady", choices.active);
     until_every(POLL_RUN, &what, START, || steady(&clusters, choices.active)).await
+}
+
+/// Starts each application where it is active already, or else in the first region, and waits until all are steady.
+/// Answers where each is.
+///
+/// # Errors
+/// As [`start`].
+pub async fn started(clusters: &Clusters, reason: &str) -> Result<BTreeMap<Application, Region>> {
+    let each = Application::ALL.into_iter().map(async |application| {
+        let region = clusters.of(application).active().await.unwrap_or(Region::ALL[0]);
+        start(clusters, &Choices { reason: reason.to_owned(), ..Choices::of(application, region) }).await?;
+        anyhow::Ok((application, region))
+    });
+    Ok(try_join_all(each).await?.into_iter().collect())
 }
 
 /// Changes the active region in both clusters and waits for the end of the run on both sides.

@@ -10,8 +10,8 @@ use lab::database::Database;
 use tokio::task::spawn_blocking;
 
 use crate::clusters::Clusters;
-use crate::timeouts::NOTICE;
-use crate::wait::{Look, until};
+use crate::timeouts::{NOTICE, POLL_STORES};
+use crate::wait::{Look, until_every};
 
 /// An id and the digest of its content.
 type Contents = BTreeSet<String>;
@@ -51,7 +51,8 @@ impl Stores {
     /// # Errors
     /// At the bound, with what differed last.
     pub async fn agree(clusters: &Clusters) -> Result<Self> {
-        until("every settlement to come back and the stores to agree", NOTICE, async || {
+        let what = "every settlement to come back and the stores to agree";
+        until_every(POLL_STORES, what, NOTICE, async || {
             let stores = Self::read(clusters).await?;
             let agree = stores.made == stores.taken && stores.answered == stores.returned && stores.open == 0;
             Ok(if agree { Look::Seen(stores) } else { Look::NotYet(stores.to_string()) })

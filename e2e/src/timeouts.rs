@@ -18,6 +18,8 @@ pub const CALL: Duration = Duration::from_secs(30);
 pub const POLL: Duration = Duration::from_millis(100);
 /// Between two looks at a whole run, whose times stand in what is read: looking must not be what the machine is busy with.
 pub const POLL_RUN: Duration = Duration::from_millis(500);
+/// Between two looks at everything that two applications have stored.
+pub const POLL_STORES: Duration = Duration::from_secs(2);
 
 /// A bound, stretched by `E2E_TIMEOUT_FACTOR` if that is set to a number above 1.
 pub fn stretched(bound: Duration) -> Duration {

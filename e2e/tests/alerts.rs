@@ -90,6 +90,11 @@ fn nobody_holds() -> Vec<Series> {
     region(Seen { phase: Phase::Starting, codes, lease_remaining_seconds: None, ..steady() }, 0)
 }
 
+/// An object that the leader cannot decode.
+fn not_understood() -> Vec<Series> {
+    series::set(healthy(), &["operator-0"], "region_operator_undecodable_objects", "1")
+}
+
 /// Each alert at least once, with what makes it fire.
 fn cases() -> Vec<Case> {
     let set = |pods: &[&str], name: &str, value: &str| series::set(healthy(), pods, name, value);
@@ -118,6 +123,9 @@ fn cases() -> Vec<Case> {
         Case::new("RegionPeerUnreachable", region(Seen { peer_reachable: false, ..steady() }, 0))
             .after("2m")
             .says("The operator of us-east-1 cannot read the other cluster"),
+        Case::new("RegionObjectUndecodable", not_understood())
+            .after("2m")
+            .says("The operator of us-east-1 does not understand an object and leaves it alone"),
         Case::new("RegionArcEndpointsUnhealthy", region(steady(), 2))
             .after("2m")
             .labelled(("pod", "operator-0"))

@@ -1,7 +1,7 @@
 //! Numbers for Prometheus. Label values come from fixed sets only, so the number of series has a bound; names of objects
 //! stand in logs and events. A number that is not known has no series: nothing is better than an invented zero.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +100,8 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct Objects {
     leads: AtomicBool,
-    seen: Mutex<HashMap<String, Seen>>,
+    /// `None` for an object that is not understood.
+    seen: Mutex<HashMap<String, Option<Seen>>>,
 }
 
 impl Collector for Objects {
@@ -108,12 +109,19 @@ impl Collector for Objects {
         if !self.leads.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = |holds: &dyn Fn(&Seen) -> bool| seen.values().filter(|s| holds(s)).count() as i64;
+        let all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen: Vec<&Seen> = all.values().flatten().collect();
+        let count = |holds: &dyn Fn(&Seen) -> bool| seen.iter().filter(|s| holds(s)).count() as i64;
         let phases = Phase::ALL.iter().map(|p| ([("phase", p.name())], count(&|s| s.phase == *p)));
         gauges(&mut encoder, "objects", "Objects by phase.", phases)?;
         let codes = Code::ALL.iter().map(|c| ([("code", c.text())], count(&|s| s.codes.contains(c))));
         gauges(&mut encoder, "findings", "Objects with a finding of that code.", codes)?;
+        gauges(
+            &mut encoder,
+            "undecodable_objects",
+            "Objects that this version does not understand and leaves alone.",
+            [([], (all.len() - seen.len()) as i64)],
+        )?;
         gauges(
             &mut encoder,
             "unreachable_peers",
@@ -124,13 +132,13 @@ impl Collector for Objects {
             &mut encoder,
             "lease_remaining_seconds",
             "Least time until a lease held in this region runs out; absent when none with a limit is known.",
-            seen.values().filter_map(|s| s.lease_remaining_seconds).reduce(f64::min).map(|least| ([], least)),
+            seen.iter().filter_map(|s| s.lease_remaining_seconds).reduce(f64::min).map(|least| ([], least)),
         )?;
         gauges(
             &mut encoder,
             "replication_lag_seconds",
             "Greatest known lag of a standby database of this region; absent when none is known.",
-            seen.values().filter_map(|s| s.lag_seconds).reduce(f64::max).map(|greatest| ([], greatest)),
+            seen.iter().filter_map(|s| s.lag_seconds).reduce(f64::max).map(|greatest| ([], greatest)),
         )
     }
 }
@@ -252,12 +260,22 @@ impl Metrics {
 
     /// Notes what a pass saw of the object `uid`.
     pub fn saw(&self, uid: &str, seen: Seen) {
-        self.objects.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), seen);
+        self.objects.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), Some(seen));
     }
 
-    /// Forgets an object that is gone, or of which nothing is known any more.
+    /// Notes that the object `uid` is not understood: where it stood is not known any more.
+    pub fn not_understood(&self, uid: &str) {
+        self.objects.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), None);
+    }
+
+    /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.objects.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Forgets all objects but these.
+    pub fn keep(&self, uids: &HashSet<String>) {
+        self.objects.seen.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| uids.contains(uid));
     }
 
     /// Whether this replica leads.
@@ -326,6 +344,20 @@ mod tests {
         for name in ["lease_remaining_seconds", "replication_lag_seconds"] {
             assert!(!text.contains(name), "{text}");
         }
+    }
+
+    #[test]
+    fn an_object_that_is_not_understood_is_counted_apart_until_it_is_gone() {
+        let metrics = leading();
+        let shown = |line: &str| metrics.text().unwrap().lines().any(|one| one == line);
+        metrics.saw("a", seen(Phase::Steady, None));
+        metrics.saw("b", seen(Phase::Steady, None));
+        metrics.not_understood("b");
+        assert!(shown("region_operator_undecodable_objects 1"));
+        assert!(shown("region_operator_objects{phase=\"Steady\"} 1"), "where it stood is not known any more");
+        metrics.keep(&HashSet::from(["a".to_owned()]));
+        assert!(shown("region_operator_undecodable_objects 0"));
+        assert!(shown("region_operator_objects{phase=\"Steady\"} 1"));
     }
 
     #[test]

@@ -317,13 +317,14 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_the_next_one_is_served
     server.put(REGIONS, broken);
     server.put(REGIONS, unreachable("whole", "uid-whole"));
     let operator = operator(&server).await;
+    operator.metrics.leads(true);
     let stop = CancellationToken::new();
     let running = tokio::spawn(controller::run(Arc::clone(&operator), stream::pending(), stop.clone()));
 
     let status =
         until("a status of the whole object", || server.writes("tradingregions/whole/status").pop()).await;
     until("the undecodable object in the metrics", || {
-        operator.metrics.text().ok().filter(|text| !text.contains("passes_total{result=\"undecodable\"} 0"))
+        operator.metrics.text().ok().filter(|text| text.contains("undecodable_objects 1"))
     })
     .await;
     until("an event about it", || {

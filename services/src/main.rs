@@ -30,7 +30,7 @@ use trading::run::{self, StageArgs, StageName, TradingArgs};
                              --rate 500 --duration 60 -o json\n  \
         services reconcile         --region us-east-1 --database-host db.east --database-user trading_core …\n\n\
         Health: GET /livez /readyz /metrics /status on --http-listen. Core also answers GET /backlog,\n\
-        and takes POST /hooks/{pre-warm, drained, after-grant, probe, after-open} from the operator."
+        and takes POST /hooks/{pre-warm, drained, after-grant, reconcile, probe, after-open} from the operator."
 )]
 struct Cli {
     /// What to log, in the syntax of RUST_LOG
@@ -98,8 +98,9 @@ Examples, where BROKER is --broker-url, --broker-ca-file and the two password fi
     services generate BROKER --customers 10 --rate 1000 --bad-share 0.05 --bad-kinds all -o json
   Small trades that all match, and one in ten that is amended first:
     services generate BROKER --odds matched=9,amended --allocations 1 --quantity 100..500
-  Where matched trades are settled: each must be told as SETTLED too, within five minutes of the end:
-    services generate BROKER --settled --wait 300
+  Where matched trades are settled: each must be told as SETTLED too, within a quarter of an hour of the end. What was lost
+  on its way is sent again after ten minutes (RESEND_AFTER_SECONDS of trade matching's outbound):
+    services generate BROKER --settled --wait 900
   As the original sends, ten pairs each five seconds, started and stopped by a routing control:
     services generate BROKER --rate 4 --burst 20 --duration 86400 \\
       --routing-control trade-matching-generator --arc-endpoint us-east-1=https://… (five of these)

@@ -9,6 +9,25 @@ use crate::cargo::{cargo, shown};
 use crate::soak::Soak;
 use crate::two_regions::{Assets, ENDS, on_two_regions};
 
+const PIPELINE: &str = "\
+Examples:
+  cargo xtask bench pipeline                                 workload a: rate, ceiling, latencies, form without batches
+  cargo xtask bench pipeline --workload b --profile          the generator's mix with settlements, and what holds it
+  cargo xtask bench pipeline --rate 500 --seconds 30         only latencies, 500 sides a second on an open schedule
+  cargo xtask bench pipeline --seconds 10 --rounds 1 --development    a first look, without a release build
+
+A side is one party's report of a trade: one message, one answer. Servers, database and stages are started for the
+measurement and ended with it; it needs root, and no lab. Without --rate it takes about six times --seconds, and for each
+round once more and a minute for the parts. docs/benchmarks.md says what each line means.";
+
+const RECONCILE: &str = "\
+Examples:
+  cargo xtask bench reconcile                                a million rows in each of the last two stores
+  cargo xtask bench reconcile --rows 10000000                ten million: about 25 GB of disk and half an hour
+  cargo xtask bench reconcile --seconds 10 --rows 100000 --development    a first look, without a release build
+
+docs/benchmarks.md says what each line means.";
+
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -23,6 +42,23 @@ enum What {
     /// Trade matching on one core: sides a second beside maps with texts as keys, bytes of an open side, random histories
     /// compared with an oracle.
     Matching(Matching),
+    /// The trade pipeline from end to end on real servers, beside what its parts carry alone and beside its own form of one
+    /// message, one commit.
+    Pipeline(Pipeline),
+    /// Reconciliation over stores that the pipeline has filled: time beside reading them once, rows that are gone by id, and
+    /// how fast they are replayed.
+    #[command(after_help = RECONCILE)]
+    Reconcile {
+        /// Seconds for which the pipeline fills the stores.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Rows in each of the two stores of the last boundary, which are filled up by copies. Ten million need about 25 GB.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u32,
+        /// Use the build for development, which tests and lab use, instead of a release build.
+        #[arg(long)]
+        development: bool,
+    },
     /// Either operator killed before and after each step, and the other one beside it: all cases.
     #[command(after_help = ENDS)]
     Kills {
@@ -78,10 +114,41 @@ struct Matching {
     seed: u64,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = PIPELINE)]
+struct Pipeline {
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What is sent: a, pairs that match, one allocation each; b, the generator's mix with settlements.
+    #[arg(long, value_parser = ["a", "b"], default_value = "a")]
+    workload: String,
+    /// Sides a second on an open schedule, and nothing but that; 0 sends as fast as answers come.
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
+    /// Times that pipeline and ceiling are measured, in turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Seed of the messages.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Also print what holds the pipeline where it is.
+    #[arg(long)]
+    profile: bool,
+    /// Use the build for development, which tests and lab use, instead of a release build.
+    #[arg(long)]
+    development: bool,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Switch(settings) => switch(settings),
         What::Matching(settings) => matching(settings),
+        What::Pipeline(settings) => pipeline(settings),
+        What::Reconcile { seconds, rows, development } => {
+            let (seconds, rows) = (seconds.to_string(), rows.to_string());
+            pipeline_example(*development, &["--reconcile", "--seconds", &seconds, "--rows", &rows])
+        }
         What::Kills { keep, assets } => kills(*keep, assets),
         What::Soak(settings) => crate::soak::run(settings),
     }
@@ -114,6 +181,26 @@ fn matching(settings: &Matching) -> Result<()> {
     let (cases, sides, seed) =
         (settings.cases.to_string(), settings.sides.to_string(), settings.seed.to_string());
     cargo(&[&benchmark[..], &["--cases", &cases, "--sides", &sides, "--seed", &seed]].concat())
+}
+
+fn pipeline(settings: &Pipeline) -> Result<()> {
+    let Pipeline { seconds, rate, rounds, seed, .. } = settings;
+    let [seconds, rate, rounds, seed] =
+        [*seconds, u64::from(*rate), u64::from(*rounds), *seed].map(|number| number.to_string());
+    let mut arguments = vec!["--seconds", &seconds, "--workload", &settings.workload, "--rate", &rate];
+    arguments.extend(["--rounds", &rounds, "--seed", &seed]);
+    if settings.profile {
+        arguments.push("--profile");
+    }
+    pipeline_example(settings.development, &arguments)
+}
+
+fn pipeline_example(development: bool, arguments: &[&str]) -> Result<()> {
+    let mut command = vec!["run", "--quiet", "--package", "trading", "--example", "pipeline"];
+    if !development {
+        command.push("--release");
+    }
+    cargo(&[&command[..], &["--"], arguments].concat())
 }
 
 fn kills(keep: bool, assets: &Assets) -> Result<()> {

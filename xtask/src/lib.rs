@@ -20,6 +20,7 @@ Examples:
   cargo xtask test --no-lab          what needs no lab: formatting, lints, tests of each part
   cargo xtask test --only abort      the end-to-end tests with that in their name
   cargo xtask bench matching         trade matching on one core; needs neither root nor lab
+  cargo xtask bench pipeline         the pipeline end to end beside its ceiling; needs root, no lab that is up
   cargo xtask lab status             what runs, and what is cut
 
 demo, test and bench end the two regions that they bring up; two regions that were up before stay up.
@@ -39,7 +40,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Every test, end to end included.
     Test(test::Arguments),
-    /// Measures switches, kills and matching: figures, each beside what it is measured against.
+    /// Measures switches, kills, matching, the pipeline and reconciliation: figures, each beside what it is measured against.
     Bench(bench::Arguments),
     /// Two regions on this machine: start, look at, break, end.
     Lab(lab::Arguments),

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::region::Region;
 
 /// Login roles of the database that the product uses.
-pub(crate) const DATABASE_ROLES: [&str; 8] = [
+pub(crate) const DATABASE_ROLES: [&str; 9] = [
     "region_keeper",
     "region_operator",
     "trading_inbound",
@@ -19,6 +19,7 @@ pub(crate) const DATABASE_ROLES: [&str; 8] = [
     "trading_core",
     "trading_egress",
     "trading_outbound",
+    "trading_peer",
     "trading_migrator",
 ];
 

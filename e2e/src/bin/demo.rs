@@ -43,13 +43,10 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What moves, and where to, each time.
-const MOVES: [(&str, &[(Application, Region)]); 2] = [
-    ("trade-matching moves, settlement stays", &[(TradeMatching, Region::UsWest2)]),
-    (
-        "both move at once, past each other",
-        &[(TradeMatching, Region::UsEast1), (Settlement, Region::UsWest2)],
-    ),
+/// What moves to its other region, each time.
+const MOVES: [(&str, &[Application]); 2] = [
+    ("trade-matching moves, settlement stays", &[TradeMatching]),
+    ("both move at once, past each other", &[TradeMatching, Settlement]),
 ];
 
 async fn show(arguments: &Arguments) -> Result<Verdict> {
@@ -59,22 +56,26 @@ async fn show(arguments: &Arguments) -> Result<Verdict> {
     step("Helm installs the operator and both applications in both clusters");
     deploy::install(facts, &Application::ALL, deploy::SETTLE_SECONDS).await?;
     let clusters = Clusters::connect(facts).await?;
-    step("kubectl apply: trade-matching and settlement start in us-east-1");
-    let starts = Application::ALL.map(|application| Choices::of(application, Region::UsEast1));
-    try_join_all(starts.iter().map(|choices| run::start(&clusters, choices))).await?;
+    step("kubectl apply: both applications start, or stay where an earlier demonstration has left them");
+    let mut active = run::started(&clusters, "demonstration").await?;
+    for (application, region) in &active {
+        step(&format!("{application} is active in {region}"));
+    }
     step(&format!("a customer sends {} messages a second", arguments.rate));
     let options = CustomerOptions { rate: arguments.rate, settled: true, ..CustomerOptions::default() };
     let customer = Customer::start(facts, &options)?;
     customer.answered(200).await?;
-    for (what, moves) in MOVES {
+    for (what, which) in MOVES {
         step(&format!("kubectl apply: {what}, while trades flow"));
-        for (application, to) in moves {
+        for application in which {
+            let to = active[application].peer();
+            active.insert(*application, to);
             let reason = format!("demonstration: {what}");
-            kubectl_apply(facts, &Choices { reason, ..Choices::of(*application, *to) }).await?;
+            kubectl_apply(facts, &Choices { reason, ..Choices::of(*application, to) }).await?;
         }
-        let of = moves.iter().map(|(application, to)| (clusters.of(*application), *to)).collect::<Vec<_>>();
+        let of = which.iter().map(|one| (clusters.of(*one), active[one])).collect::<Vec<_>>();
         let runs = try_join_all(of.iter().map(|(clusters, to)| run::switched(clusters, *to))).await?;
-        for ((application, _), parts) in moves.iter().zip(runs) {
+        for (application, parts) in which.iter().zip(runs) {
             println!("{application}: {}", timeline::text(&parts));
         }
         customer.answered_more(200).await?;

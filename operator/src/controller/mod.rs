@@ -111,10 +111,16 @@ pub async fn run(
         .graceful_shutdown_on(shutdown.cancelled_owned());
     let running = Arc::new(Running { objects: controller.store(), operator });
     controller
-        .run(reconcile, error_policy, running)
+        .run(reconcile, error_policy, Arc::clone(&running))
         .for_each(async |result| match result {
-            // Passes log themselves; an object that is gone is normal.
-            Ok(_) | Err(ControllerError::ReconcilerFailed(..) | ControllerError::ObjectNotFound(_)) => {}
+            // Passes log themselves.
+            Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+            // It is gone, and by another way than a pass if it was not understood.
+            Err(ControllerError::ObjectNotFound(_)) => {
+                let there =
+                    running.objects.state().iter().filter_map(|object| object.meta().uid.clone()).collect();
+                running.operator.metrics.keep(&there);
+            }
             Err(error) => tracing::warn!(error = chain(&error), "watch of TradingRegions"),
         })
         .await;
@@ -169,8 +175,7 @@ fn error_policy(guarded: Arc<Guarded>, _: &PassError, running: Arc<Running>) -> 
 /// Reported in its status, by an event and in the log; harmless to all other objects.
 async fn undecodable(operator: &Operator, guarded: &Guarded, invalid: &InvalidObject) -> Action {
     let uid = guarded.meta().uid.clone().unwrap_or_default();
-    // Where it stood is not known any more.
-    operator.metrics.forget(&uid);
+    operator.metrics.not_understood(&uid);
     let note = format!(
         "the object is not understood and left alone: {}; correct it, or update the operator",
         invalid.error

@@ -358,26 +358,47 @@ impl Publisher {
     /// # Errors
     /// Any error leaves open which of the messages arrived: repeat all, with the same ids.
     pub async fn publish_all(&self, messages: &[Outgoing]) -> Result<(), AmqpError> {
-        for window in messages.chunks(PUBLISH_WINDOW) {
-            timeout(CONFIRM_DEADLINE, self.publish_window(window)).await.map_err(|_| {
-                AmqpError::ConfirmDeadline {
-                    broker: self.broker.clone(),
-                    messages: window.len(),
-                    seconds: CONFIRM_DEADLINE.as_secs(),
-                }
-            })??;
+        // While the broker writes one half of the window, the other one is sent.
+        let mut unconfirmed = None;
+        for half in messages.chunks(PUBLISH_WINDOW / 2) {
+            let sent = (half, self.within(half, self.send_all(half)).await?);
+            if let Some((before, confirms)) = unconfirmed.replace(sent) {
+                self.within(before, self.confirmed(before, confirms)).await?;
+            }
         }
-        Ok(())
+        match unconfirmed {
+            Some((last, confirms)) => self.within(last, self.confirmed(last, confirms)).await,
+            None => Ok(()),
+        }
     }
 
-    async fn publish_window(&self, window: &[Outgoing]) -> Result<(), AmqpError> {
-        let mut confirms = Vec::with_capacity(window.len());
-        for message in window {
-            let confirm = self.send(message).await.map_err(self.failed("publishing"))?;
-            confirms.push(confirm);
+    async fn within<T>(
+        &self,
+        messages: &[Outgoing],
+        doing: impl Future<Output = Result<T, AmqpError>>,
+    ) -> Result<T, AmqpError> {
+        timeout(CONFIRM_DEADLINE, doing).await.map_err(|_| AmqpError::ConfirmDeadline {
+            broker: self.broker.clone(),
+            messages: messages.len(),
+            seconds: CONFIRM_DEADLINE.as_secs(),
+        })?
+    }
+
+    async fn send_all(&self, messages: &[Outgoing]) -> Result<Vec<lapin::PublisherConfirm>, AmqpError> {
+        let mut confirms = Vec::with_capacity(messages.len());
+        for message in messages {
+            confirms.push(self.send(message).await.map_err(self.failed("publishing"))?);
         }
+        Ok(confirms)
+    }
+
+    async fn confirmed(
+        &self,
+        messages: &[Outgoing],
+        confirms: Vec<lapin::PublisherConfirm>,
+    ) -> Result<(), AmqpError> {
         let confirmations = try_join_all(confirms).await.map_err(self.failed("waiting for confirms"))?;
-        for (message, confirmation) in window.iter().zip(confirmations) {
+        for (message, confirmation) in messages.iter().zip(confirmations) {
             match confirmation {
                 Confirmation::Ack(None) => {}
                 Confirmation::Ack(Some(_)) => {

@@ -1,7 +1,7 @@
 //! Counters of a stage, in the text format of OpenMetrics. Labels come from enums only.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -26,6 +26,30 @@ struct FateLabels {
     fate: Fate,
 }
 
+/// What a stage spends the time of its batches on.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum Part {
+    /// Reading the records out of the messages.
+    Read,
+    /// The transaction, from asking for a connection to the commit.
+    Store,
+    /// Publishing onward, until the broker has confirmed.
+    Publish,
+    /// The transaction that notes the delivery.
+    Note,
+    /// Acknowledging.
+    Acknowledge,
+    /// A relay's transaction, without the publishing inside it.
+    RelayStore,
+    /// A relay's publishing, until the broker has confirmed.
+    RelayPublish,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PartLabels {
+    part: Part,
+}
+
 /// The metrics of one process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -33,6 +57,7 @@ pub struct Metrics {
     messages: Family<FateLabels, Counter>,
     batch_messages: Histogram,
     batch_seconds: Histogram,
+    part_seconds: Family<PartLabels, Counter<f64, AtomicU64>>,
     /// Messages published onward and confirmed.
     pub published: Counter,
     /// Records in the messages that were done: a message between stages holds many.
@@ -59,6 +84,7 @@ impl Metrics {
         }
         let batch_messages = Histogram::new(exponential_buckets(1.0, 2.0, 10));
         let batch_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
+        let part_seconds = Family::<PartLabels, Counter<f64, AtomicU64>>::default();
         let (published, records) = (Counter::default(), Counter::default());
         let (gate, epoch) = (Gauge::default(), Gauge::default());
         registry.register(
@@ -72,13 +98,28 @@ impl Metrics {
             "Time from taking a batch to acknowledging it",
             batch_seconds.clone(),
         );
+        registry.register(
+            "part_seconds",
+            "Time of batches and of relays' rounds, by what it was spent on",
+            part_seconds.clone(),
+        );
         registry.register("published", "Messages published onward and confirmed", published.clone());
         registry.register("records", "Records in the messages that were done", records.clone());
         registry.register("gate", "0 closed, 1 core, 2 open, 3 draining", gate.clone());
         registry.register("epoch", "Epoch under which this process works, 0 when closed", epoch.clone());
         own(&mut registry);
         let registry = Arc::new(registry);
-        Self { registry, messages, batch_messages, batch_seconds, published, records, gate, epoch }
+        Self {
+            registry,
+            messages,
+            batch_messages,
+            batch_seconds,
+            part_seconds,
+            published,
+            records,
+            gate,
+            epoch,
+        }
     }
 
     /// Counts messages that left the stage.
@@ -91,6 +132,19 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "a batch holds far fewer than 2^52 messages")]
         self.batch_messages.observe(messages as f64);
         self.batch_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Adds to the time that was spent on a part of batches.
+    pub fn spent(&self, part: Part, took: std::time::Duration) {
+        self.part_seconds.get_or_create(&PartLabels { part }).inc_by(took.as_secs_f64());
+    }
+
+    /// Does a part of a batch, and adds the time that it took.
+    pub async fn timed<T>(&self, part: Part, doing: impl Future<Output = T>) -> T {
+        let began = std::time::Instant::now();
+        let done = doing.await;
+        self.spent(part, began.elapsed());
+        done
     }
 
     /// Everything, in the text format of OpenMetrics.

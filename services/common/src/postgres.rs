@@ -110,6 +110,8 @@ impl From<tokio_postgres::Error> for DbError {
 pub struct Database {
     pool: Pool,
     name: String,
+    files: Option<(DatabaseArgs, String)>,
+    at_start: ConnectOptions,
 }
 
 impl Database {
@@ -140,6 +142,7 @@ impl Database {
         size: usize,
     ) -> Result<Self, ConfigError> {
         let name = format!("{options:?}");
+        let kept = files.clone();
         let connector = Connector { files, at_start: Access::of(options)? };
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let manager = Manager::from_connect(options.pg_config(), connector, recycling);
@@ -150,7 +153,20 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| ConfigError::Value { option: "--database-host", reason: error.to_string() })?;
-        Ok(Self { pool, name })
+        Ok(Self { pool, name, files: kept, at_start: options.clone() })
+    }
+
+    /// Where and how it connects, with what the files hold now, or else held at the start: for a connection with limits of
+    /// its own.
+    pub async fn options(&self) -> ConnectOptions {
+        let Some((args, application_name)) = &self.files else { return self.at_start.clone() };
+        options(args, application_name).await.unwrap_or_else(|error| {
+            tracing::warn!(
+                reason = chain(&error),
+                "connecting with the password and CA of the process's start"
+            );
+            self.at_start.clone()
+        })
     }
 
     /// A connection from the pool.

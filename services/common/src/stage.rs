@@ -3,11 +3,13 @@
 //! take a batch → one transaction {guard; the stage's store and effects; guard} → publish onward, confirmed → (the last
 //! stage: note the delivery, guarded) → acknowledge the batch.
 //!
-//! A crash anywhere repeats a batch; ids make the repeat harmless. A batch is what is there, at once, up to a
-//! limit. A message holds one record or many. When the database refuses a batch as data, the records that it
-//! refuses are found by halving and set apart one by one; all others go on, so that none stops the queue.
+//! A crash anywhere repeats a batch; ids make the repeat harmless. A batch is what is there, at once, up to a limit; after
+//! one of several messages a stage rests for about as long as that took. A message holds one record or many. When the
+//! database refuses a batch as data, the records that it refuses are found by halving and set apart one by one; all others
+//! go on, so that none stops the queue.
 
 use std::future::Future;
+use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -23,12 +25,14 @@ use tokio_util::sync::CancellationToken;
 use crate::amqp::{AmqpError, Broker, Outgoing, Publisher};
 use crate::backoff::Backoff;
 use crate::gate::{Gate, GateKeeper, Needs};
-use crate::metrics::{Fate, Metrics};
+use crate::metrics::{Fate, Metrics, Part};
 use crate::postgres::{Database, DbError, Grant, Guarded};
 use crate::telemetry::chain;
 
 /// From taking a batch to acknowledging it. Longer than each of its parts may take together only if all are slow.
 const BATCH_DEADLINE: Duration = Duration::from_secs(20);
+/// Longest rest between two batches.
+const REST_MAX: Duration = Duration::from_millis(20);
 /// Longest pause before a stage tries again after an error.
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
@@ -140,6 +144,16 @@ pub struct StageDeps {
     pub gate: GateKeeper,
     /// Counters.
     pub metrics: Metrics,
+    /// Messages in one batch, and rows in one round of a relay, at most; `None` leaves it to the stage. One is the form that
+    /// batches are measured against.
+    pub batch_limit: Option<NonZeroU16>,
+}
+
+impl StageDeps {
+    /// The limit that holds where `own` is the stage's or relay's own.
+    pub fn limited(&self, own: usize) -> usize {
+        self.batch_limit.map_or(own, |limit| own.min(usize::from(limit.get())))
+    }
 }
 
 impl StageDeps {
@@ -198,6 +212,13 @@ pub async fn admitted(
 pub async fn withdrawn(gate: &mut watch::Receiver<Gate>, needs: Needs, grant: &Grant) {
     // An error means that the gate is gone, which withdraws every grant.
     let _ = gate.wait_for(|gate| gate.admits(needs) != Some(grant)).await;
+}
+
+/// How long a stage leaves its queue alone after a batch of so many messages: as long as that took. Messages that come one by one
+/// while it works would else make many small batches, each of which costs all stages behind as much as a large one. None where
+/// nothing came together, so that a single message waits for nobody, and none where more has come than one batch takes.
+fn rest(messages: usize, limit: usize, took: Duration) -> Option<Duration> {
+    (messages > 1 && messages < limit).then(|| took.min(REST_MAX))
 }
 
 struct Runner<S> {
@@ -268,10 +289,20 @@ impl<S: Stage> Runner<S> {
                 Ok(batch) => batch,
                 Err(source) => break Err(self.consume_error("taking messages")(source)),
             };
+            let began = Instant::now();
             if let Err(error) = self.take(grant, &link, &batch).await {
                 break Err(error);
             }
             backoff.reset();
+            let limit = self.deps.limited(self.stage.batch_limit());
+            if let Some(rest) = rest(batch.len(), limit, began.elapsed()) {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => break Ok(()),
+                    () = withdrawn(gate, self.stage.needs(), grant) => break Ok(()),
+                    () = sleep(rest) => {}
+                }
+            }
         };
         // Dead or alive, the channel is done with; closing it is what gives messages back.
         let closing = async { (link.channel.close(200, "".into()).await, link.publisher.close().await) };
@@ -280,7 +311,8 @@ impl<S: Stage> Runner<S> {
     }
 
     async fn subscribe(&self, channel: &Channel) -> Result<ReadyChunks<Consumer>, StageError> {
-        let prefetch = u16::try_from(self.stage.batch_limit() * 2).unwrap_or(u16::MAX);
+        let limit = self.deps.limited(self.stage.batch_limit());
+        let prefetch = u16::try_from(limit * 2).unwrap_or(u16::MAX);
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
             .await
@@ -290,7 +322,7 @@ impl<S: Stage> Runner<S> {
             .basic_consume(self.stage.queue().into(), "".into(), options, FieldTable::default())
             .await
             .map_err(self.consume_error("subscribing"))?;
-        Ok(consumer.ready_chunks(self.stage.batch_limit()))
+        Ok(consumer.ready_chunks(limit))
     }
 
     /// One batch: all at once, or, if the database refuses its data, message by message. Each message then has a
@@ -325,20 +357,26 @@ impl<S: Stage> Runner<S> {
     ) -> Result<(), StageError> {
         let Some(last) = messages.last() else { return Ok(()) };
         let began = Instant::now();
+        let metrics = &self.deps.metrics;
         let batch = self.read(messages);
+        metrics.spent(Part::Read, began.elapsed());
         let all = async {
-            let Stored { onward, quarantined } = match how {
-                How::Together => self.store(grant, &batch.records, &batch.unreadable).await?,
-                How::Sifted => self.sift(grant, &batch).await?,
+            let stored = async {
+                match how {
+                    How::Together => self.store(grant, &batch.records, &batch.unreadable).await,
+                    How::Sifted => self.sift(grant, &batch).await,
+                }
             };
-            link.publisher.publish_all(&onward).await?;
-            self.deps.metrics.published.inc_by(onward.len() as u64);
+            let Stored { onward, quarantined } = metrics.timed(Part::Store, stored).await?;
+            metrics.timed(Part::Publish, link.publisher.publish_all(&onward)).await?;
+            metrics.published.inc_by(onward.len() as u64);
             if S::NOTES_DELIVERY && !batch.records.is_empty() {
-                self.note_delivery(grant, &batch.records).await?;
+                metrics.timed(Part::Note, self.note_delivery(grant, &batch.records)).await?;
             }
             let options = BasicAckOptions { multiple: true };
-            link.channel
-                .basic_ack(last.delivery_tag, options)
+            let acknowledged = link.channel.basic_ack(last.delivery_tag, options);
+            metrics
+                .timed(Part::Acknowledge, acknowledged)
                 .await
                 .map_err(self.consume_error("acknowledging"))?;
             Ok::<_, StageError>(quarantined)
@@ -421,5 +459,21 @@ impl<S: Stage> Runner<S> {
         let onward = self.stage.refuse(&unit, record, reason).await?;
         unit.commit().await?;
         Ok(Stored { onward, quarantined: 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_rests_where_messages_come_together_and_neither_after_one_alone_nor_before_a_full_batch() {
+        let took = Duration::from_millis(7);
+        assert_eq!(
+            [1, 2, 7, 8].map(|messages| rest(messages, 8, took)),
+            [None, Some(took), Some(took), None]
+        );
+        assert_eq!(rest(1, 1, took), None, "the form without batches");
+        assert_eq!(rest(2, 8, Duration::from_secs(1)), Some(REST_MAX));
     }
 }

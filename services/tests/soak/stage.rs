@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::Struck;
@@ -22,6 +22,9 @@ use crate::wait::until;
 const GRACE: Duration = Duration::from_secs(30);
 /// Between the end of a process and the start of the next one.
 const RESTART: Duration = Duration::from_millis(300);
+
+/// How long a process takes, at most, until it has a way to end in order.
+const YOUNG: Duration = Duration::from_secs(3);
 
 /// Why a process may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,7 @@ impl Stage {
                 Ok(child) => child,
                 Err(error) => return self.fault(&format!("was not started: {error:#}")),
             };
+            let began = Instant::now();
             self.ordered.send_replace(Ordered::Nothing);
             let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
             self.process.send_replace(pid);
@@ -85,6 +89,7 @@ impl Stage {
             let good = match *self.ordered.borrow() {
                 Ordered::Nothing => false,
                 Ordered::Killed => true,
+                Ordered::Told if began.elapsed() < YOUNG && ended.starts_with("signal: 15") => true,
                 Ordered::Told => ended == "exit status: 0",
             };
             if !good {

@@ -1,5 +1,6 @@
 //! One process of the pipeline: gate, stage, relay, HTTP; from start to drained end.
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::core::reconciling::Reconciling;
 use crate::core::relay::{self, Relay};
 use crate::core::replay::Whose;
 use crate::core::returns::Returns;
@@ -83,6 +85,10 @@ pub struct StageArgs {
     /// Broker user whose messages on the first queue are probes, not business
     #[arg(long, env = "PROBE_USER", default_value = "tm-core")]
     probe_user: String,
+    /// Messages in one transaction at most, where that is less than the stage takes by itself; 1 is the form without
+    /// batches, to measure against
+    #[arg(long, env = "BATCH_LIMIT")]
+    batch_limit: Option<NonZeroU16>,
     #[command(flatten)]
     peer: PeerArgs,
 }
@@ -212,6 +218,8 @@ pub struct Deps {
     pub settlements: Settlements,
     /// How long trade matching waits for a settlement to come back before it sends it again.
     pub resend_after: Duration,
+    /// Messages in one transaction at most; `None` leaves it to the stages.
+    pub batch_limit: Option<NonZeroU16>,
 }
 
 /// Runs a stage of trade matching as configured until `shutdown`.
@@ -265,6 +273,7 @@ async fn configured(
             (Some(_), _) => Settlements::On(None),
         },
         resend_after: settlements.unwrap_or(Duration::MAX),
+        batch_limit: args.batch_limit,
     };
     let address = args.http.http_listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
@@ -287,6 +296,7 @@ pub async fn run(
         broker: Arc::new(Broker::new(deps.broker.clone())),
         gate: GateKeeper::default(),
         metrics,
+        batch_limit: deps.batch_limit,
     };
     let router = router(name, &deps, &stage_deps);
     let gate = stage_deps.gate.clone();
@@ -347,6 +357,7 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
                     Application::TradeMatching => Whose::TradeMatching { settlements: deps.settlements.on() },
                     Application::Settlement => Whose::Settlement,
                 },
+                reconciling: Reconciling::default(),
             }))
         }
     }

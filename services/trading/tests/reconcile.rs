@@ -11,6 +11,7 @@ use clap::Parser;
 use jiff::civil::date;
 use region_lease::ConnectOptions;
 use support::reports::{BROKER, IM, report, send};
+use support::stores::{contents, damage, one_of_every_kind};
 use support::{APP, REGION, World, eventually};
 use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Plan as Customer, Scenario, SharedLedger};
@@ -57,32 +58,6 @@ fn counts(report: &Report) -> Vec<[u64; 3]> {
 
 const NOTHING: [u64; 3] = [0, 0, 0];
 
-/// One of every kind: matched, mismatched, amended, cancelled, repeated, in conflict, too late, refused, waiting.
-async fn one_of_every_kind(world: &World) {
-    let messages = [
-        report(IM, 1, "18.5", 1, "Unmatched"),
-        report(BROKER, 1, "18.50", 1, "Unmatched"),
-        report(IM, 2, "18.5", 1, "Unmatched"),
-        report(BROKER, 2, "7", 1, "Unmatched"),
-        report(IM, 3, "18.5", 1, "Unmatched"),
-        report(IM, 3, "19.5", 2, "Amended"),
-        report(IM, 3, "19.50", 2, "Amended"),
-        report(IM, 3, "20.5", 2, "Amended"),
-        report(IM, 3, "21.5", 1, "Unmatched"),
-        report(BROKER, 3, "19.5", 1, "Unmatched"),
-        report(IM, 3, "19.5", 3, "Cancelled"),
-        report(IM, 4, "18.5", 1, "Unmatched"),
-        report(IM, 4, "18.5", 2, "Cancelled"),
-        report(BROKER, 5, "18.5", 1, "Unmatched"),
-        report(IM, 6, "0", 1, "Unmatched"),
-        (format!("{IM}-{IM}-{BROKER}-7"), "no \u{0} JSON".to_owned()),
-    ];
-    for message in &messages {
-        send(world, message).await;
-    }
-    world.nothing_is_on_its_way().await;
-}
-
 /// A customer of so many messages a second; a fifth of them are bad.
 fn customer(world: &World, rate: f64, seconds: u64) -> impl Future<Output = generate::Verdict> + use<> {
     let scenario = Scenario::new(rand::random(), 0.2, date(2026, 2, 9));
@@ -90,15 +65,6 @@ fn customer(world: &World, rate: f64, seconds: u64) -> impl Future<Output = gene
         Customer { rate, duration: Duration::from_secs(seconds), wait: support::PATIENCE, scenario };
     let (submit, answers) = (world.target("submit"), world.target("answers"));
     generate::run(customer, submit, answers, SharedLedger::default(), CancellationToken::new())
-}
-
-/// Changes a table behind the guard's back.
-async fn damage(world: &World, table: &str, statement: &str) {
-    let damage = format!(
-        "alter table trading.{table} disable trigger user; {statement}; \
-         alter table trading.{table} enable always trigger region_guard"
-    );
-    world.sql.batch_execute(&damage).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,18 +136,6 @@ async fn rows_that_were_lost_are_found_sent_again_and_there_once_more() {
     };
     assert_eq!(world.number(&audited("repaired", "missing > 0 and replayed > 0")).await, 4);
     assert_eq!(world.number(&audited("clean", "missing = 0 and replayed = 0")).await, 4);
-}
-
-/// What every store holds, without the times at which a row was written.
-async fn contents(world: &World) -> Vec<String> {
-    let query = "select (record, id, received_ms, content)::text from trading.ingested \
-        union all select (record, id, refusal, body)::text from trading.nacks \
-        union all select (trade_date, id, version, status, trade)::text from trading.trades \
-        union all select (record, id, code)::text from trading.conflicts \
-        union all select (message_id, id, received_ms, status, body)::text from trading.outbox \
-        union all select (message_id, id, status, body)::text from trading.egressed \
-        union all select (message_id, id, status, body)::text from trading.sent order by 1";
-    world.sql.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,7 +298,7 @@ async fn a_closed_gate_refuses_the_replay_and_a_standby_refuses_even_to_look() {
     world.fence().await;
     damage(&world, "sent", "delete from trading.sent where status = 'CANCELLED'").await;
     let refused = reconcile::run(&plan(&world, 0, true)).await.unwrap_err();
-    assert!(matches!(&refused, ReconcileError::Closed { reason } if !reason.is_empty()), "{refused:?}");
+    assert!(matches!(&refused, ReconcileError::Elsewhere { holder } if holder == "nobody"), "{refused:?}");
     assert_eq!(counts(&compared(&world).await)[3], [1, 0, 0]);
     assert_eq!(world.number("select count(*) from trading.reconciliations").await, 0);
 
@@ -353,6 +307,46 @@ async fn a_closed_gate_refuses_the_replay_and_a_standby_refuses_even_to_look() {
     let looking = Plan { database: elsewhere, ..plan(&world, 0, false) };
     let refused = reconcile::run(&looking).await.unwrap_err();
     assert!(matches!(refused, ReconcileError::Standby), "{refused:?}");
+}
+
+/// Its mark is older than what is looked at, and so is that of nothing that has been sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_the_relay_has_not_sent_is_compared_however_old_it_is() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    one_of_every_kind(&world).await;
+    world.fence().await;
+    let aged = "update trading.outbox set sent_at = sent_at - interval '1 hour'";
+    damage(&world, "outbox", aged).await;
+    damage(&world, "egressed", "delete from trading.egressed where status = 'MATCHED'").await;
+    let mut plan = plan(&world, 0, false);
+    plan.jobs = vec![Job::CoreEgress];
+    plan.window.since = Some(Duration::from_secs(60));
+    assert_eq!(counts(&reconcile::run(&plan).await.unwrap()), [NOTHING], "the relay has sent them");
+    let unsent = "insert into trading.unsent select seq from trading.outbox where status = 'MATCHED'";
+    damage(&world, "unsent", unsent).await;
+    assert_eq!(counts(&reconcile::run(&plan).await.unwrap()), [[4, 0, 0]]);
+}
+
+/// What is not read is not known; the other boundaries are told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boundary_that_cannot_be_read_is_untold_and_never_clean() {
+    let world = World::open().await;
+    let _pipeline = world.pipeline().await;
+    one_of_every_kind(&world).await;
+    world.sql.batch_execute("revoke select on trading.egressed from trading_core").await.unwrap();
+    let report = compared(&world).await;
+    assert!(!report.agrees && !report.differs(), "{report}");
+    let untold: Vec<Job> = report.untold.iter().map(|one| one.job).collect();
+    assert_eq!(
+        (report.boundaries.len(), untold),
+        (2, vec![Job::CoreEgress, Job::EgressOutbound]),
+        "{report}"
+    );
+    assert!(report.untold[0].reason.contains("permission denied"), "{report}");
+    assert_eq!(command(&world, &[]).await, ExitCode::from(3));
+    damage(&world, "nacks", "delete from trading.nacks where id like '%-7'").await;
+    assert_eq!(command(&world, &[]).await, ExitCode::from(1), "what is known to differ comes first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,110 +12,16 @@ use clap::Parser;
 use jiff::civil::date;
 use region_lease::ConnectOptions;
 use support::both::{ACCOUNT, Both, THERE, allocated, publish_pair};
+use support::reconciling::{
+    CLEAN, SETTLEMENT, TRADING, compared, contents, counts, one_of_every_kind, plan, replayed,
+};
 use support::reports::{BROKER, IM};
-use support::{PATIENCE, Process, REGION, World, eventually};
+use support::stores::damage;
+use support::{PATIENCE, REGION, eventually};
 use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Plan as Customer, Scenario, SharedLedger};
-use trading::names::Application;
-use trading::reconcile::{
-    self, Boundary, Job, Peer, Plan, ReconcileArgs, ReconcileError, Replaying, Report, Window,
-};
+use trading::reconcile::{self, Job, Plan, ReconcileArgs, ReconcileError};
 use trading::run::StageName;
-
-/// All boundaries of settlements that one application compares, over everything that is stored.
-fn plan(both: &Both, application: Application, grace: u64, replay: bool) -> Plan {
-    let (own, other) = match application {
-        Application::TradeMatching => (&both.trading, &both.settlement),
-        Application::Settlement => (&both.settlement, &both.trading),
-    };
-    Plan {
-        application,
-        app: own.app().into(),
-        region: REGION.into(),
-        database: support::database_options(&own.name, "trading_core"),
-        peer: Some(Peer {
-            app: other.app().into(),
-            database: support::database_options(&other.name, "trading_peer"),
-        }),
-        jobs: match application {
-            Application::TradeMatching => [&Job::SETTLING[..], &[Job::OutboundSettlementInbound]].concat(),
-            Application::Settlement => {
-                [&Job::SETTLEMENTS[..], &[Job::SettlementOutboundSettlementInbound]].concat()
-            }
-        },
-        window: Window { since: None, grace: Duration::from_secs(grace) },
-        resend_after: Duration::from_secs(600),
-        replay: replay.then(|| Replaying {
-            broker: support::broker_config(&own.name, "reconcile"),
-            wait: PATIENCE,
-            by: "a test".into(),
-        }),
-    }
-}
-
-const TRADING: Application = Application::TradeMatching;
-const SETTLEMENT: Application = Application::Settlement;
-
-async fn compared(both: &Both, application: Application) -> Report {
-    reconcile::run(&plan(both, application, 0, false)).await.unwrap()
-}
-
-async fn replayed(both: &Both, application: Application) -> Report {
-    reconcile::run(&plan(both, application, 0, true)).await.unwrap()
-}
-
-/// Missing, ahead and differing records of each boundary.
-fn counts(report: &Report) -> Vec<[u64; 3]> {
-    let count = |Boundary { comparison, .. }: &Boundary| {
-        [comparison.missing.count, comparison.ahead.count, comparison.differs.count]
-    };
-    report.boundaries.iter().map(count).collect()
-}
-
-const NOTHING: [u64; 3] = [0, 0, 0];
-/// Nothing at any of an application's four boundaries.
-const CLEAN: [[u64; 3]; 4] = [NOTHING; 4];
-
-/// Changes a table behind the guard's back.
-async fn damage(world: &World, table: &str, statement: &str) {
-    let damage = format!(
-        "alter table trading.{table} disable trigger user; {statement}; \
-         alter table trading.{table} enable always trigger region_guard"
-    );
-    world.sql.batch_execute(&damage).await.unwrap();
-}
-
-/// Two trades that settle, one with an allocation on which the parties differ, and a settlement that is refused.
-async fn one_of_every_kind(both: &Both) -> Vec<Process> {
-    let processes = both.pipelines().await;
-    publish_pair(&both.trading, 1).await;
-    publish_pair(&both.trading, 2).await;
-    for (sender, account) in [(IM, ACCOUNT), (BROKER, "0000000001")] {
-        let (id, body) = allocated(sender, 3, account);
-        both.trading.publish(Some(&id), body.as_bytes()).await;
-    }
-    let came = "select count(*) from trading.returned";
-    eventually("all came back", async || (both.trading.number(came).await == 12).then_some(())).await;
-    both.nothing_is_on_its_way().await;
-    processes
-}
-
-/// What every store has, without the times at which a row was written.
-async fn contents(both: &Both) -> Vec<String> {
-    let there = "select (record, id, content)::text from trading.ingested \
-        union all select (trade_date, id, version, status, counterpart, settlement)::text from trading.settlements \
-        union all select (message_id, id, status, body)::text from trading.outbox \
-        union all select (message_id, id, status, body)::text from trading.outgoing_settlements \
-        union all select (record, correlation_id, body)::text from trading.inbound_raw";
-    let here = "select (message_id, id, status, body)::text from trading.outgoing_settlements \
-        union all select (record, correlation_id, body)::text from trading.returned_raw \
-        union all select (record, id, content)::text from trading.returned_ingested \
-        union all select (record, trade, id, code)::text from trading.returned \
-        union all select (trade_date, trade, allocation_id, status)::text from trading.allocations \
-        union all select (trade_date, id, status, trade)::text from trading.trades \
-        union all select (message_id, id, status, body)::text from trading.sent";
-    [both.settlement.texts(there).await, both.trading.texts(here).await].concat()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_found_while_settlements_flow_and_nothing_when_they_have_passed() {

@@ -19,6 +19,8 @@ pub(crate) const WORKLOADS: &str = "trading";
 pub(crate) const OPERATOR: &str = "trading-region-operator";
 /// The stages of every application's pipeline.
 const STAGES: [&str; 5] = ["inbound", "ingestion", "core", "egress", "outbound"];
+/// The role as which an application's reconciliation reads the other application's database.
+const PEER_READER: &str = "trading_peer";
 /// The service account of the peer's operator.
 const READER: &str = "region-peer-reader";
 /// How long the controller manager may take to begin its work.
@@ -92,8 +94,8 @@ pub(crate) fn apply(cluster: &Cluster<'_>, credentials: &Credentials, peer_kubec
     cluster.apply(&objects)
 }
 
-/// Users and passwords of one application: of its stages and migrator, of the user as whom it submits to the other
-/// application, of operator and keeper.
+/// Users and passwords of one application: of its stages and migrator, of the users as whom it submits to the other
+/// application and reads that one's database, of operator and keeper.
 fn secrets_of(application: Application, credentials: &Credentials, ca: &str) -> Result<Vec<Value>> {
     let user = |username: &str, password: &str| json!({"username": username, "password": password});
     let (prefix, users) = (application.secret_prefix(), application.user_prefix());
@@ -108,9 +110,11 @@ fn secrets_of(application: Application, credentials: &Credentials, ca: &str) -> 
         let password = credentials.broker(&broker)?;
         objects.push(secret(WORKLOADS, &format!("{prefix}-broker-{role}"), &user(&broker, password)));
     }
-    let (_, submitter) = application.peer();
+    let (other, submitter) = application.peer();
     let password = credentials.broker(submitter)?;
     objects.push(secret(WORKLOADS, &format!("{prefix}-broker-peer"), &user(submitter, password)));
+    let password = credentials.database(other, PEER_READER)?;
+    objects.push(secret(WORKLOADS, &format!("{prefix}-database-peer"), &user(PEER_READER, password)));
     let database = json!({
         "keeper-username": "region_keeper",
         "keeper-password": credentials.database(application, "region_keeper")?,

@@ -1,6 +1,6 @@
 //! Throw-away PostgreSQL 17 servers, and streaming standbys of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,7 +31,16 @@ impl Postgres {
     /// # Errors
     /// When the root folder is missing, this is not root, or the server does not come up; with its log.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::run("primary", None).await
+        Self::run("primary", None, None).await
+    }
+
+    /// Starts a primary whose data lies in an empty `folder`, which outlives it, with further `options` of the server
+    /// (`-c name=value …`, words without quotes): for measuring, where memory is too small or too quick.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub async fn start_in(folder: &Path, options: &str) -> anyhow::Result<Self> {
+        Self::run("primary", None, Some((folder, options))).await
     }
 
     /// Starts a hot standby of `primary` and waits until it streams.
@@ -39,7 +48,7 @@ impl Postgres {
     /// # Errors
     /// As [`Postgres::start`].
     pub async fn standby(primary: &Self) -> anyhow::Result<Self> {
-        let standby = Self::run("standby", Some(primary.port)).await?;
+        let standby = Self::run("standby", Some(primary.port), None).await?;
         let streams = |log: &str| log.contains("started streaming WAL from primary");
         standby.server.lock().await.until("stream from the primary", START_LIMIT, streams).await?;
         Ok(standby)
@@ -91,14 +100,20 @@ impl Postgres {
         server.until_since(before, "accept connections again", START_LIMIT, |log| starts(log) > 0).await
     }
 
-    async fn run(role: &str, primary_port: Option<u16>) -> anyhow::Result<Self> {
+    async fn run(
+        role: &str,
+        primary_port: Option<u16>,
+        on_disk: Option<(&Path, &str)>,
+    ) -> anyhow::Result<Self> {
         let root = super::rootfs().await?;
         let template = template(&root).await?.display().to_string();
         let mut last = None;
         for _ in 0..PORT_TRIES {
             let port = super::free_ports(1)?[0];
-            let arguments =
-                [&root, &template, role, &port.to_string(), &primary_port.unwrap_or(0).to_string()];
+            let (folder, options) = on_disk
+                .map_or((String::new(), ""), |(folder, options)| (folder.display().to_string(), options));
+            let ports = [port, primary_port.unwrap_or(0)].map(|port| port.to_string());
+            let arguments = [&root, &template, role, &ports[0], &ports[1], &folder, options];
             let mut server = Contained::start(SCRIPT, &arguments)?;
             let up = |log: &str| starts(log) > 0 || log.contains("Address already in use");
             server.until("accept connections", START_LIMIT, up).await.context("temporary PostgreSQL")?;

@@ -1,14 +1,15 @@
 # Process 1 of a throw-away PostgreSQL. Arguments: root folder, template folder, what to do
-# (template | primary | standby), then port and, for a standby, the primary's port.
+# (template | primary | standby), then port and, for a standby, the primary's port; a folder for the data, which is in
+# memory without one; further options of the server.
 # Commands on standard input: `restart` (as after a crash), `fast` (a restart as people do it: sessions end, then a
 # checkpoint), `stop`, `start`. Its end ends everything.
-root=$1 template=$2 role=$3 port=${4:-0} primary_port=${5:-0}
+root=$1 template=$2 role=$3 port=${4:-0} primary_port=${5:-0} folder=${6:-} options=${7:-}
 exec 3<&0 </dev/null
 home=$root/var/lib/postgresql
 data=/var/lib/postgresql/data
 bin=/usr/lib/postgresql/17/bin
 
-mount -t tmpfs -o size=2g,mode=755 tmpfs "$home"
+if [ -n "$folder" ]; then mount --bind "$folder" "$home"; else mount -t tmpfs -o size=2g,mode=755 tmpfs "$home"; fi
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
@@ -43,7 +44,8 @@ else
     cp -a "$template" "$home/data"
 fi
 
-start() { inside postgres -D $data -p "$port" & server=$!; }
+# shellcheck disable=SC2086 # The options are words.
+start() { inside postgres -D $data -p "$port" $options & server=$!; }
 # The pid file, because the job is the shell around the server.
 stop() { kill -"${1:-QUIT}" "$(head -n 1 "$home/data/postmaster.pid")"; wait "$server" || true; }
 start

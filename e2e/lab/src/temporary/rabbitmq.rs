@@ -1,5 +1,6 @@
 //! Throw-away RabbitMQ 4 servers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,11 +28,24 @@ impl RabbitMq {
     /// # Errors
     /// When the root folder is missing, this is not root, or the broker does not come up; with its log.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::run(None).await
+    }
+
+    /// Starts a broker whose data lies in an empty `folder`, which outlives it: for measuring.
+    ///
+    /// # Errors
+    /// As [`RabbitMq::start`].
+    pub async fn start_in(folder: &Path) -> anyhow::Result<Self> {
+        Self::run(Some(folder)).await
+    }
+
+    async fn run(folder: Option<&Path>) -> anyhow::Result<Self> {
         let root = super::rootfs().await?;
         for _ in 0..PORT_TRIES {
             let ports = super::free_ports(4)?;
             let text: Vec<String> = ports.iter().map(u16::to_string).collect();
-            let arguments = [&root, &text[0], &text[1], &text[2], &text[3]].map(String::as_str);
+            let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
+            let arguments = [&root, &text[0], &text[1], &text[2], &text[3], &folder].map(String::as_str);
             let mut broker = Contained::start(SCRIPT, &arguments)?;
             let up = |log: &str| {
                 ready(log) || ["eaddrinuse", "dist_port_already_used"].iter().any(|taken| log.contains(taken))

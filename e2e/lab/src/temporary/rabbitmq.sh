@@ -1,10 +1,11 @@
 # Process 1 of a throw-away RabbitMQ. Arguments: root folder, then the ports for AMQP, management, Erlang
-# distribution and epmd. Commands on standard input: `restart` (as people do it) and `crash` (killed, and started again); its
-# data stays. Its end ends everything.
-root=$1 amqp=$2 management=$3 distribution=$4 epmd=$5
+# distribution and epmd; a folder for the data, which is in memory without one. Commands on standard input: `restart` (as
+# people do it) and `crash` (killed, and started again); its data stays. Its end ends everything.
+root=$1 amqp=$2 management=$3 distribution=$4 epmd=$5 folder=${6:-}
 exec 3<&0 </dev/null
 
-mount -t tmpfs -o size=2g,mode=755 tmpfs "$root/var/lib/rabbitmq"
+data=$root/var/lib/rabbitmq
+if [ -n "$folder" ]; then mount --bind "$folder" "$data"; else mount -t tmpfs -o size=2g,mode=755 tmpfs "$data"; fi
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount -t tmpfs -o mode=755 tmpfs "$root/etc/rabbitmq"
 mount -t proc proc "$root/proc"
@@ -37,7 +38,7 @@ start() {
 stop() {
     for process in "$root"/proc/[0-9]*; do
         [ "$(cat "$process/comm" 2>/dev/null)" = beam.smp ] || continue
-        kill -"$1" "${process##*/}"
+        kill -"$1" "${process##*/}" || true
     done
     wait "$server" || true
 }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -19,7 +19,9 @@ use services_common::telemetry::chain;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::reconciling::{Found, Reconciling, SINCE};
 use super::replay::{self, Whose};
+use crate::reconcile::Since;
 use crate::{egress, names, outbound};
 
 /// A hook answers within this time, whatever happens.
@@ -55,10 +57,19 @@ pub(crate) struct Hooks {
     pub(crate) deps: StageDeps,
     /// What a replay sends again.
     pub(crate) whose: Whose,
+    /// The latest run of the hook `reconcile`.
+    pub(crate) reconciling: Reconciling,
+}
+
+/// What the address of a hook may say.
+#[derive(Clone, Debug, Deserialize)]
+struct Asked {
+    /// How far back `reconcile` looks, as on the command line.
+    since: Option<String>,
 }
 
 /// A hook that is not done.
-enum NotDone {
+pub(super) enum NotDone {
     /// The call does not fit this process: wrong application, region, epoch, or no such hook.
     Refused(StatusCode, String),
     /// A part failed or is not finished yet.
@@ -85,16 +96,19 @@ pub(crate) fn router(hooks: Hooks) -> Router {
 async fn call(
     State(hooks): State<Hooks>,
     Path(name): Path<String>,
+    Query(asked): Query<Asked>,
     Json(call): Json<Call>,
 ) -> (StatusCode, Json<Value>) {
     let began = Instant::now();
-    let outcome = match timeout(HOOK_DEADLINE, hooks.run(&name, &call)).await {
+    let outcome = match timeout(HOOK_DEADLINE, hooks.run(&name, &asked, &call)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(NotDone::Failed(format!("not done within {} s", HOOK_DEADLINE.as_secs()))),
     };
     let took_ms = began.elapsed().as_millis();
     let (status, answer) = match outcome {
-        Ok(did) => (StatusCode::OK, json!({ "hook": name, "run": call.run, "did": did, "tookMs": took_ms })),
+        Ok((status, did)) => {
+            (status, json!({ "hook": name, "run": call.run, "did": did, "tookMs": took_ms }))
+        }
         Err(NotDone::Refused(status, reason)) => (status, json!({ "hook": name, "error": reason })),
         Err(NotDone::Failed(reason)) => {
             (StatusCode::SERVICE_UNAVAILABLE, json!({ "hook": name, "error": reason, "tookMs": took_ms }))
@@ -105,7 +119,7 @@ async fn call(
 }
 
 impl Hooks {
-    async fn run(&self, name: &str, call: &Call) -> Result<Value, NotDone> {
+    async fn run(&self, name: &str, asked: &Asked, call: &Call) -> Result<(StatusCode, Value), NotDone> {
         if call.app != self.app || call.region != self.region {
             let reason = format!(
                 "this is {} in {}, the call is for {} in {}",
@@ -113,17 +127,33 @@ impl Hooks {
             );
             return Err(NotDone::Refused(StatusCode::CONFLICT, reason));
         }
-        match name {
-            "pre-warm" => self.pre_warm().await,
-            "drained" => self.drained().await,
-            "after-grant" => self.after_grant(call).await,
-            "probe" => self.probe(call).await,
-            "after-open" => Ok(json!({ "gate": self.deps.gate.watch().borrow().word() })),
+        let did = match name {
+            "pre-warm" => self.pre_warm().await?,
+            "drained" => self.drained().await?,
+            "after-grant" => self.after_grant(call).await?,
+            "reconcile" => return Ok(self.reconcile(asked, call).await?.answer()),
+            "probe" => self.probe(call).await?,
+            "after-open" => json!({ "gate": self.deps.gate.watch().borrow().word() }),
             _ => {
-                let reason = "known hooks: pre-warm, drained, after-grant, probe, after-open".to_owned();
-                Err(NotDone::Refused(StatusCode::NOT_FOUND, reason))
+                let reason =
+                    "known hooks: pre-warm, drained, after-grant, reconcile, probe, after-open".to_owned();
+                return Err(NotDone::Refused(StatusCode::NOT_FOUND, reason));
             }
-        }
+        };
+        Ok((StatusCode::OK, did))
+    }
+
+    /// Compares and replays boundary after boundary, under the call's epoch.
+    async fn reconcile(&self, asked: &Asked, call: &Call) -> Result<Found, NotDone> {
+        let since = match &asked.since {
+            None => SINCE,
+            Some(text) => {
+                let wrong = |reason| NotDone::Refused(StatusCode::BAD_REQUEST, format!("since: {reason}"));
+                text.parse::<Since>().map_err(wrong)?
+            }
+        };
+        self.grant(call, Needs::Core).await?;
+        self.reconciling.clone().call(self, call, since).await
     }
 
     /// The grant of the call's epoch, once the gate admits it.

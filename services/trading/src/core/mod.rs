@@ -4,6 +4,7 @@
 //! still meet. The relay sends the answers; the hooks serve the operator.
 
 pub(crate) mod hooks;
+pub(crate) mod reconciling;
 pub(crate) mod relay;
 pub(crate) mod replay;
 pub(crate) mod returns;

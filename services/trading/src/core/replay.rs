@@ -53,13 +53,17 @@ const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_m
      from trading.unanswered \
      join trading.outbox using (message_id) \
      left join trading.egressed using (message_id) \
-     where outbox.message_id > $1 and outbox.sent_at is not null order by outbox.message_id limit $2";
+     where outbox.message_id > $1 and outbox.sent_at is not null \
+       and not exists (select from trading.unsent where unsent.seq = outbox.seq) \
+     order by outbox.message_id limit $2";
 
 /// In the settlement application egress takes what it has stored off the list.
 const UNRETURNED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body \
      from trading.unanswered \
      join trading.outbox using (message_id) \
-     where outbox.message_id > $1 and outbox.sent_at is not null order by outbox.message_id limit $2";
+     where outbox.message_id > $1 and outbox.sent_at is not null \
+       and not exists (select from trading.unsent where unsent.seq = outbox.seq) \
+     order by outbox.message_id limit $2";
 
 /// Which application's records are sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What comes back from the settlement application, and what it makes of allocations and trades.
 //!
-//! A settlement that comes back takes the lock of its trade, as the trade's reports do, so that it either finds the trade
-//! matched or is found when it becomes so.
+//! A settlement that comes back and does not find its trade matched takes the lock of the trade, as the trade's reports do, so
+//! that it either finds the trade matched or is found when it becomes so. A matched trade stays so: there the row's own lock
+//! does, which the trade's reports never wait for. With the locks that many trades share the two lines would take turns.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -152,10 +153,15 @@ async fn apply(unit: &Guarded<'_>, came: Vec<Record<Back>>) -> Result<(), DbErro
         return Ok(());
     }
     let settlements: Vec<&Returned> = came.iter().filter_map(|one| one.content.settlement()).collect();
-    let locks: BTreeSet<i32> = settlements.iter().map(|one| one.settlement.lock()).collect();
-    tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
-    let keys = settlements.iter().map(|one| (one.settlement.trade_date, one.settlement.trade_id()));
-    let mut trades = known(unit, &keys.collect::<Vec<_>>()).await?;
+    let key = |one: &Returned| (one.settlement.trade_date, one.settlement.trade_id());
+    let keys: Vec<_> = settlements.iter().copied().map(key).collect();
+    let matched = matched(unit, &keys).await?;
+    let early = settlements.iter().filter(|one| !matched.contains(&key(one)));
+    let locks: BTreeSet<i32> = early.map(|one| one.settlement.lock()).collect();
+    if !locks.is_empty() {
+        tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
+    }
+    let mut trades = known(unit, &keys).await?;
     let sent = sent(unit, &came).await?;
     let mut looked = Vec::with_capacity(came.len());
     for came in came {
@@ -211,14 +217,29 @@ fn settled(known: &Known) -> Option<Answer<Trade>> {
     })
 }
 
+const MATCHED: &str = "select trade_date, id from trading.trades \
+     join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, id)) as given \
+     using (trade_date, id) where status in ('MATCHED', 'SETTLED')";
+
+/// Locked in the order of their keys, so that two instances do not wait in a circle.
 const TRADES: &str = "select trade_date, id, received_ms, trade, status from trading.trades \
      join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, id)) as given \
-     using (trade_date, id)";
+     using (trade_date, id) where status in ('MATCHED', 'SETTLED') \
+     order by trade_date, id for no key update of trades";
 
 const ALLOCATIONS: &str = "select trade_date, trade, allocation_id, status from trading.allocations \
      join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, trade)) as given \
      using (trade_date, trade)";
 
+/// Which of these trades are matched, or settled since.
+async fn matched(unit: &Guarded<'_>, keys: &[(Date, String)]) -> Result<HashSet<(Date, String)>, DbError> {
+    let (dates, ids) = columns(keys.iter().map(|(date, id)| (*date, id.as_str())));
+    let statement = unit.transaction().prepare_cached(MATCHED).await?;
+    let rows = unit.transaction().query(&statement, &[&dates, &ids]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// Those of these trades that are matched, or settled since, locked.
 async fn known(unit: &Guarded<'_>, keys: &[(Date, String)]) -> Result<Trades, DbError> {
     let (dates, ids) = columns(keys.iter().map(|(date, id)| (*date, id.as_str())));
     let mut trades = Trades::new();

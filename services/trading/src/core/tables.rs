@@ -167,8 +167,9 @@ const INSERT_ANSWERS: &str = "with given as ( \
         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $7::bigint[]) \
             as given (message_id, id, received_ms, status, body, caused_ms)), \
      fresh as ( \
-        insert into trading.outbox (message_id, id, received_ms, status, body, epoch) \
-        select message_id, id, received_ms, status, body, $6::bigint from given order by message_id \
-        on conflict (message_id) do nothing returning message_id) \
+        insert into trading.outbox (message_id, id, received_ms, status, body, epoch, sent_at) \
+        select message_id, id, received_ms, status, body, $6::bigint, clock_timestamp() from given order by message_id \
+        on conflict (message_id) do nothing returning message_id, seq), \
+     unsent as (insert into trading.unsent (seq) select seq from fresh) \
      insert into trading.unanswered (message_id, caused_ms) \
         select message_id, caused_ms from given join fresh using (message_id)";

@@ -313,6 +313,11 @@ impl Ledger {
         self.tally.outstanding()
     }
 
+    /// Confirms and answers that came, each once.
+    pub fn progress(&self) -> u64 {
+        self.confirmed + self.answered + self.demand.as_ref().map_or(0, Demand::settlements)
+    }
+
     /// Whether nothing more is waited for.
     pub fn complete(&self) -> bool {
         self.outstanding() == 0 && self.demand.as_ref().is_none_or(|demand| demand.awaited() == 0)

@@ -5,6 +5,7 @@ mod answers;
 mod bad;
 mod choice;
 mod dns;
+mod ending;
 mod expected;
 mod ledger;
 mod options;
@@ -27,6 +28,8 @@ use services_common::config::ConfigError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use ending::Ending;
 
 pub use bad::Bad;
 pub use choice::{Named, Spread, Weights};
@@ -75,7 +78,7 @@ pub struct Plan {
     pub rate: f64,
     /// How long to generate.
     pub duration: Duration,
-    /// Longest wait at the end.
+    /// Longest wait at the end for the next confirm or answer that is due; all of them together ten times as long.
     pub wait: Duration,
     /// Source of the messages.
     pub scenario: Scenario,
@@ -231,11 +234,11 @@ pub async fn run_all(customers: Vec<Customer>, desk: Desk, shutdown: Cancellatio
     while let Some(source) = sources.join_next().await {
         ended = source.map_or(ended, |source| ended.max(source.into_std()));
     }
-    let until = ended + wait;
+    let mut ending = Ending::new(wait, ended, with(&desk.ledger, |ledger| ledger.progress()));
     loop {
         while sending.try_join_next().is_some() {}
-        let done = sending.is_empty() && with(&desk.ledger, |ledger| ledger.complete());
-        if done || Instant::now() >= until {
+        let (complete, seen) = with(&desk.ledger, |ledger| (ledger.complete(), ledger.progress()));
+        if (complete && sending.is_empty()) || ending.over(seen, Instant::now()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

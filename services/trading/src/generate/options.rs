@@ -75,7 +75,7 @@ pub struct GenerateArgs {
     /// Messages of all customers together after which generating ends, without those counterparts
     #[arg(long, help_heading = "Schedule", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
-    /// Seconds to wait at the end for confirms and answers that are still due
+    /// Seconds to wait at the end for the next confirm or answer that is still due; ten times as long for all of them
     #[arg(
         long,
         help_heading = "Schedule",
@@ -131,7 +131,7 @@ pub struct GenerateArgs {
 
     /// Demand that each side that must match is told that it is settled too: the application settles matched trades
     ///
-    /// --wait is for these answers too. Not demanded of trades without allocations, which stay matched.
+    /// --wait is for these answers too: a settlement that was lost on its way is sent again after ten minutes. Not demanded of trades without allocations, which stay matched.
     #[arg(
         long,
         env = "SETTLED",

@@ -50,6 +50,11 @@ impl Demand {
         self.awaited
     }
 
+    /// Sides that were told that they are settled.
+    pub(super) fn settlements(&self) -> u64 {
+        self.settled
+    }
+
     /// What was told so far.
     pub(super) fn told(&self) -> Settled {
         Settled { settled: self.settled, settled_latency: self.latency.percentiles(), ..Settled::default() }

@@ -18,7 +18,7 @@ use crate::ids;
 use crate::ingestion::Content;
 use crate::names::{Application, Line};
 use crate::settlement::resend::LOOK_INTERVAL_MAX;
-use crate::settlement::{Back, Settlement, SettlementStatus};
+use crate::settlement::{Back, Returned, Settlement, SettlementStatus};
 
 /// Records that are looked at once more in one go.
 const CHUNK: usize = 200;
@@ -153,7 +153,7 @@ impl Between<'_> {
     ) -> Result<(), ReconcileError> {
         let (own_app, raw, peer) = (self.plan.application, line(self.plan.application).raw, &self.peer.app);
         let stored = format!("select record, correlation_id, body from {raw} where record = any($1)");
-        let made = "select message_id, trading.record_id(id, convert_to(body, 'UTF8')) \
+        let made = "select message_id, trading.record_id(id, convert_to(body, 'UTF8')), id, body \
             from trading.outgoing_settlements where message_id = any($1)";
         // Nothing but its bytes tells a refusal's message id. It is looked for only if it seems not to be there.
         let refused = "select trading.record_id(id, convert_to(body, 'UTF8')) from trading.outgoing_settlements \
@@ -164,7 +164,8 @@ impl Between<'_> {
                 rows.iter().map(Came::read).collect::<Result<_, _>>().map_err(self.failed())?;
             let messages: Vec<Uuid> = came.iter().filter_map(|one| one.message(own_app)).collect();
             let rows = own.query(made, &[&messages]).await.map_err(self.failed())?;
-            let known: HashMap<Uuid, Uuid> = pairs(&rows).map_err(self.failed())?;
+            let known: HashMap<Uuid, (Uuid, Option<Returned>)> =
+                known(own_app, &rows).map_err(self.failed())?;
             let untold: Vec<Uuid> =
                 came.iter().filter(|one| one.message(own_app).is_none()).map(|one| one.record).collect();
             let refusals = if untold.is_empty() {
@@ -175,9 +176,11 @@ impl Between<'_> {
             };
             for one in came.iter().filter(|one| !refusals.contains(&one.record)) {
                 let (record, id) = (one.record, &one.id);
-                match one.message(own_app).and_then(|message| Some((message, *known.get(&message)?))) {
-                    Some((_, made)) if made == record => {}
-                    Some((message, made)) if suspects.absent.remove(&made).is_some() => {
+                match one.message(own_app).and_then(|message| Some((message, known.get(&message)?))) {
+                    Some((_, (made, _))) if *made == record => {}
+                    // It was made anew by who had lost it; whether that one has arrived too is another question.
+                    Some((_, (_, Some(made)))) if one.repeats(own_app, made) => comparison.repeated += 1,
+                    Some((message, (made, _))) if suspects.absent.remove(made).is_some() => {
                         comparison.differs.add(message, || {
                             format!("{id} was taken by {peer} with another content than it was made with")
                         });
@@ -313,17 +316,30 @@ impl Came {
 
     /// Under which message id it must have been made; `None` of a refusal, and of what nobody made.
     fn message(&self, made_by: Application) -> Option<Uuid> {
-        let text = std::str::from_utf8(&self.body).ok()?;
-        match made_by {
-            Application::TradeMatching => {
-                let settlement = Settlement::read(text, &self.id, 0).ok()?;
-                Some(settlement.message_id(SettlementStatus::Unmatched))
-            }
-            Application::Settlement => {
-                let back = Back::read(text, &self.id, 0).ok()?;
-                back.settlement().map(|returned| returned.settlement.message_id(returned.status))
-            }
+        self.content(made_by).map(|one| one.settlement.message_id(one.status))
+    }
+
+    /// Whether it is the same settlement with the same status, made at another time.
+    fn repeats(&self, made_by: Application, made: &Returned) -> bool {
+        let same = |came: Returned| {
+            came.status == made.status && came.settlement.equals_but_for_time(&made.settlement)
+        };
+        self.content(made_by).is_some_and(same)
+    }
+
+    fn content(&self, made_by: Application) -> Option<Returned> {
+        content(made_by, std::str::from_utf8(&self.body).ok()?, &self.id)
+    }
+}
+
+/// The settlement of a message between the applications; `None` of a refusal, and of what is none.
+fn content(made_by: Application, text: &str, id: &str) -> Option<Returned> {
+    match made_by {
+        Application::TradeMatching => {
+            let settlement = Settlement::read(text, id, 0).ok()?;
+            Some(Returned { settlement, status: SettlementStatus::Unmatched })
         }
+        Application::Settlement => Back::read(text, id, 0).ok()?.settlement().cloned(),
     }
 }
 
@@ -362,8 +378,16 @@ impl Made {
     }
 }
 
-fn pairs(rows: &[Row]) -> Result<HashMap<Uuid, Uuid>, tokio_postgres::Error> {
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+/// Record and content of what was made, by message id.
+fn known(
+    made_by: Application,
+    rows: &[Row],
+) -> Result<HashMap<Uuid, (Uuid, Option<Returned>)>, tokio_postgres::Error> {
+    let read = |row: &Row| {
+        let made = content(made_by, row.try_get("body")?, row.try_get("id")?);
+        Ok((row.try_get(0)?, (row.try_get(1)?, made)))
+    };
+    rows.iter().map(read).collect()
 }
 
 fn ids_of(rows: &[Row]) -> Result<HashSet<Uuid>, tokio_postgres::Error> {

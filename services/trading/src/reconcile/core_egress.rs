@@ -12,14 +12,16 @@ use crate::envelope::{Emitted, Record};
 use crate::message::{Trade, json};
 
 /// A decision is under way as long as no customer's queue has its answer; its age is that of the decision, not that of
-/// the report, which may have waited for days. The mark is of the sending to egress.
+/// the report, which may have waited for days. The mark is of when the relay was given it; what it
+/// has not sent is compared however old it is.
 const DECIDED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.status, outbox.body, \
         egressed.id as egressed_id, egressed.status as egressed_status, egressed.body as egressed_body, \
         coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
      from trading.outbox \
      left join trading.egressed using (message_id) \
      left join trading.unanswered using (message_id) \
-     where outbox.sent_at is null or outbox.sent_at >= to_timestamp($1::bigint / 1000.0) \
+     where outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
+        or outbox.sent_at >= to_timestamp($1::bigint / 1000.0) \
      order by outbox.message_id";
 
 const AHEAD: &str = "select message_id, id, status from trading.egressed \

@@ -48,6 +48,8 @@ pub struct Comparison {
     pub under_way: u64,
     /// Not in a store because the database refused them: in quarantine, and answered.
     pub set_apart: u64,
+    /// Downstream again: the same in other words, or made anew at another time. Harmless.
+    pub repeated: u64,
     /// Upstream and not downstream.
     pub missing: Findings,
     /// Downstream and not upstream.
@@ -66,6 +68,7 @@ impl Comparison {
             compared: 0,
             under_way: 0,
             set_apart: 0,
+            repeated: 0,
             missing: Findings::default(),
             ahead: Findings::default(),
             differs: Findings::default(),

@@ -29,6 +29,11 @@ pub(super) trait Compared: Subject + PartialEq {
     /// What two reports that met may become, as it is told.
     const PAIRED: [Status; 2];
 
+    /// Whether two reports under one id say the same: the second one changes nothing then.
+    fn repeats(&self, other: &Self) -> bool {
+        self == other
+    }
+
     /// Notes reports whose status is not the one that its answers tell.
     fn other_status(
         snapshot: &Snapshot<'_>,
@@ -100,7 +105,8 @@ fn ahead_reports<C: Compared>() -> String {
 }
 
 const AHEAD_ANSWERS: &str = "select message_id, id, body from trading.outbox \
-     where status = 'NACK' and (sent_at is null or sent_at >= to_timestamp($1::bigint / 1000.0)) \
+     where status = 'NACK' \
+       and (sent_at is null or seq = any(array(select seq from trading.unsent)) or sent_at >= to_timestamp($1::bigint / 1000.0)) \
        and not exists (select from trading.nacks where trading.nack_id(nacks.record) = outbox.message_id) \
        and not exists (select from trading.conflicts where trading.nack_id(conflicts.record) = outbox.message_id)";
 
@@ -169,8 +175,11 @@ async fn unknown_reports<C: Compared>(
             let (record, id) = (report.record.record, &report.record.id);
             if report.young {
                 comparison.under_way += 1;
-            } else if !report.pending && replaced(report, &holding) {
+            } else if let Some(standing) = holding.get(&report.content.key()).filter(|_| !report.pending)
+                && (standing.version() > report.content.version() || standing.repeats(&report.content))
+            {
                 // A higher version has its place, or the same was said twice in different words.
+                comparison.repeated += u64::from(standing.version() == report.content.version());
             } else if apart.contains(digest) {
                 comparison.set_apart += 1;
             } else if report.told(&decided) && !report.pending {
@@ -226,11 +235,6 @@ async fn reports_that_hold<C: Compared>(
         }
     }
     Ok(holding)
-}
-
-fn replaced<C: Compared>(report: &Unknown<C>, holding: &Holding<C>) -> bool {
-    let holds = holding.get(&report.content.key());
-    holds.is_some_and(|holds| holds.version() > report.content.version() || *holds == report.content)
 }
 
 /// Refusals, of ingestion and of core, against their answers.
@@ -314,6 +318,11 @@ const SETTLEMENTS: &str = "select record, id, status, settlement from trading.se
 impl Compared for Settlement {
     const COLUMN: &'static str = "settlement";
     const PAIRED: [Status; 2] = [Status::Settled, Status::Mismatched];
+
+    /// Trade matching that lost its last transactions matches a trade anew, and then makes its settlements with another time.
+    fn repeats(&self, other: &Self) -> bool {
+        self.equals_but_for_time(other)
+    }
 
     /// An answer's id depends on account and quantity, which only the message has.
     async fn other_status(

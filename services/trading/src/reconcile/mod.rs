@@ -6,6 +6,7 @@
 
 mod audit;
 mod between;
+mod continuous;
 mod core_egress;
 mod egress_outbound;
 mod finding;
@@ -105,6 +106,12 @@ pub enum ReconcileError {
         "this database is a standby: what it does not have yet would look missing. Run it in the region that holds the lease"
     )]
     Standby,
+    /// This region does not hold the lease.
+    #[error("--replay is refused: {holder} holds the lease. Run it in the region that does")]
+    Elsewhere {
+        /// The region that holds it, or nobody.
+        holder: String,
+    },
     /// The gate is closed.
     #[error(
         "--replay is refused, this region may not write now: {reason}. Run it in the region that holds the lease"
@@ -161,38 +168,57 @@ pub enum ReconcileError {
     Broker(#[from] AmqpError),
 }
 
-/// Compares, and replays if that is planned, one boundary after the other. One between the applications that could not be
-/// compared is told as such in the report.
+/// Compares, and replays if that is planned, one boundary after the other. One that could not be compared, or not to its end,
+/// is told as such in the report.
 ///
 /// # Errors
-/// It is not known whether the application's own stores agree.
+/// Of no boundary it is known whether the stores agree: a standby, no connection, a replay that is not allowed or broke off.
 pub async fn run(plan: &Plan) -> Result<Report, ReconcileError> {
-    let mut run = Run { plan, client: snapshot::connect(plan.database.clone()).await? };
+    let Some(replaying) = &plan.replay else { return each(plan, None).await };
+    let database = Database::new(&plan.database.clone().writer(), POOL_SIZE)?;
+    let broker = Broker::new(replaying.broker.clone());
+    let place = Place { database: &database, broker: &broker };
+    let report = run_within(plan, place, replaying.wait, &replaying.by).await;
+    broker.close().await;
+    report
+}
+
+/// Where a replay writes and publishes.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) database: &'a Database,
+    pub(crate) broker: &'a Broker,
+}
+
+/// The same with a replay that uses what its process has.
+pub(crate) async fn run_within(
+    plan: &Plan,
+    Place { database, broker }: Place<'_>,
+    wait: Duration,
+    by: &str,
+) -> Result<Report, ReconcileError> {
+    let client = snapshot::connect(plan.database.clone()).await?;
+    let grant = grant(&client, plan).await?;
+    let replayer = Replayer { database, broker, grant: &grant, wait, plan };
+    each(plan, Some((&replayer, by))).await
+}
+
+/// One boundary after the other.
+async fn each(plan: &Plan, replay: Option<(&Replayer<'_>, &str)>) -> Result<Report, ReconcileError> {
+    let mut run = Run { plan, client: snapshot::connect(plan.database.clone()).await?, doubtful: false };
     let (mut boundaries, mut untold) = (Vec::new(), Vec::new());
-    let mut sort = |job: Job, outcome: Result<Boundary, ReconcileError>| match outcome {
-        Ok(boundary) => {
-            boundaries.push(boundary);
-            Ok(())
-        }
-        Err(error) => Untold::of(job, error).map(|reason| untold.push(reason)),
-    };
-    match &plan.replay {
-        None => {
-            for job in &plan.jobs {
-                let comparison = run.compare(*job).await;
-                sort(*job, comparison.map(|comparison| Boundary { comparison, replay: None }))?;
+    for job in &plan.jobs {
+        let outcome = match replay {
+            None => run.compare(*job).await.map(|comparison| Boundary { comparison, replay: None }),
+            Some((replayer, by)) => run.repair(*job, replayer, by).await,
+        };
+        match outcome {
+            Ok(boundary) => boundaries.push(boundary),
+            Err(error) => {
+                run.doubtful = true;
+                let first = boundaries.is_empty() && untold.is_empty();
+                untold.push(Untold::of(*job, error, first)?);
             }
-        }
-        Some(replaying) => {
-            let grant = grant(&run.client, plan).await?;
-            let database = Database::new(&plan.database.clone().writer(), POOL_SIZE)?;
-            let broker = Broker::new(replaying.broker.clone());
-            let replayer =
-                Replayer { database: &database, broker: &broker, grant: &grant, wait: replaying.wait, plan };
-            for job in &plan.jobs {
-                sort(*job, run.repair(*job, &replayer, &replaying.by).await)?;
-            }
-            broker.close().await;
         }
     }
     let agrees = untold.is_empty() && boundaries.iter().all(Boundary::agrees);
@@ -203,11 +229,17 @@ pub async fn run(plan: &Plan) -> Result<Report, ReconcileError> {
 struct Run<'a> {
     plan: &'a Plan,
     client: Client,
+    /// A boundary could not be read: the server may have ended the session, and the driver may not know it yet.
+    doubtful: bool,
 }
 
 /// The grant under which this region may write now.
 async fn grant(client: &Client, plan: &Plan) -> Result<Grant, ReconcileError> {
     let reading = read_lease(client, &plan.app).await?;
+    if let Some(row) = reading.row.as_ref().filter(|row| row.holder.as_ref() != Some(&plan.region)) {
+        let holder = row.holder.clone().unwrap_or_else(|| "nobody".to_owned());
+        return Err(ReconcileError::Elsewhere { holder });
+    }
     let gate = judge(&reading, &plan.app, &plan.region);
     if let Some(grant) = gate.admits(Needs::Core) {
         return Ok(grant.clone());
@@ -221,6 +253,11 @@ async fn grant(client: &Client, plan: &Plan) -> Result<Grant, ReconcileError> {
 
 impl Run<'_> {
     async fn compare(&mut self, job: Job) -> Result<Comparison, ReconcileError> {
+        // What ended the connection at one boundary is no reason not to look at the next.
+        if self.doubtful || self.client.is_closed() {
+            self.client = snapshot::connect(self.plan.database.clone()).await?;
+            self.doubtful = false;
+        }
         if job.is_between() {
             let needed = || ConfigError::Value {
                 option: "--peer-database-host",

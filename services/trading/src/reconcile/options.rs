@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, Args, ValueEnum};
 use services_common::amqp::BrokerConfig;
-use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, RegionArgs};
-use services_common::postgres;
+use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, HttpArgs, RegionArgs};
 use services_common::telemetry::chain;
+use services_common::{postgres, shutdown};
+use tokio::net::TcpListener;
 
+use super::continuous::{self, Watched};
 use super::{Job, Peer, Plan, ReconcileError, Replaying, Report, Window, run};
 use crate::message::json;
 use crate::names::Application;
@@ -65,6 +67,12 @@ pub struct ReconcileArgs {
     /// Who runs it, for the audit row; the database role if not given
     #[arg(long)]
     by: Option<String>,
+    /// Go on for ever: look again so many seconds after the end of each look, and tell what is found as metrics, on
+    /// --http-listen, and in the log
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["only_where_active", "output"], value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    every: Option<u32>,
+    #[command(flatten)]
+    http: HttpArgs,
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -279,7 +287,15 @@ pub async fn from_args(application: Option<Application>, args: ReconcileArgs) ->
     let (output, only_where_active) = (args.output, args.only_where_active);
     let named =
         if args.region.app == "settlement" { Application::Settlement } else { Application::TradeMatching };
-    match execute(application.unwrap_or(named), args).await {
+    let application = application.unwrap_or(named);
+    let outcome = match args.every {
+        None => execute(application, &args).await,
+        Some(every) => match watch(application, &args, Duration::from_secs(every.into())).await {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => Err(error),
+        },
+    };
+    match outcome {
         Ok(report) => {
             match output {
                 Output::Text => println!("{report}"),
@@ -291,7 +307,7 @@ pub async fn from_args(application: Option<Application>, args: ReconcileArgs) ->
                 (false, false) => EXIT_UNKNOWN,
             })
         }
-        Err(error @ (ReconcileError::Standby | ReconcileError::Closed { .. })) if only_where_active => {
+        Err(error @ (ReconcileError::Standby | ReconcileError::Elsewhere { .. })) if only_where_active => {
             eprintln!("services reconcile: nothing compared: {}", chain(&error));
             ExitCode::SUCCESS
         }
@@ -300,6 +316,7 @@ pub async fn from_args(application: Option<Application>, args: ReconcileArgs) ->
             ExitCode::from(match error {
                 ReconcileError::Config(_) => EXIT_CONFIGURATION,
                 ReconcileError::Standby
+                | ReconcileError::Elsewhere { .. }
                 | ReconcileError::Closed { .. }
                 | ReconcileError::Lease(_)
                 | ReconcileError::Peer { .. }
@@ -313,27 +330,66 @@ pub async fn from_args(application: Option<Application>, args: ReconcileArgs) ->
     }
 }
 
-async fn execute(application: Application, args: ReconcileArgs) -> Result<Report, ReconcileError> {
+async fn execute(application: Application, args: &ReconcileArgs) -> Result<Report, ReconcileError> {
+    run(&plan(application, args).await?).await
+}
+
+/// Looks again and again until the process is told to end.
+///
+/// # Errors
+/// Wrong options or configuration, or an address that cannot be listened on.
+async fn watch(
+    application: Application,
+    args: &ReconcileArgs,
+    every: Duration,
+) -> Result<(), ReconcileError> {
+    let Plan { app, region, jobs, .. } = plan(application, args).await?;
+    let address = args.http.http_listen;
+    let unusable = |error: std::io::Error| ConfigError::Value {
+        option: "--http-listen",
+        reason: format!("{address} cannot be used: {error}"),
+    };
+    let listener = TcpListener::bind(address).await.map_err(unusable)?;
+    let shutdown = shutdown::on_signal().map_err(unusable)?;
+    let watched = Watched::new(&app, &region, jobs);
+    // Each look reads the files anew: passwords change.
+    let looks = continuous::rounds(
+        watched.clone(),
+        every,
+        async || execute(application, args).await,
+        shutdown.clone(),
+    );
+    let serve = async {
+        let served = continuous::serve(watched, listener, shutdown.clone()).await;
+        // Looks that nobody can read about end too.
+        shutdown.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(serve, looks);
+    Ok(served.map_err(unusable)?)
+}
+
+async fn plan(application: Application, args: &ReconcileArgs) -> Result<Plan, ReconcileError> {
     let identity = format!("{}-reconcile {}", args.region.app, args.region.region);
     let database = postgres::options(&args.database, &identity).await?;
     database
         .tls_connector()
         .map_err(|error| ConfigError::Value { option: "--database-ca-file", reason: error.to_string() })?;
-    let peer = args.peer.peer(application, &identity).await?;
+    let peer = args.peer.clone().peer(application, &identity).await?;
     let jobs = args.job.jobs(application, args.settlements, peer.is_some())?;
-    let replay = match args.broker.filter(|_| args.replay) {
+    let replay = match args.broker.as_ref().filter(|_| args.replay) {
         // With --replay they are required.
         None => None,
         Some(broker) => Some(Replaying {
-            broker: BrokerConfig::from_args(&broker, &identity).await?,
+            broker: BrokerConfig::from_args(broker, &identity).await?,
             wait: Duration::from_secs(args.wait.into()),
-            by: args.by.unwrap_or(args.database.database_user),
+            by: args.by.clone().unwrap_or_else(|| args.database.database_user.clone()),
         }),
     };
     let window = Window { since: args.since.0, grace: Duration::from_secs(args.grace.into()) };
-    let (app, region) = (args.region.app, args.region.region);
+    let (app, region) = (args.region.app.clone(), args.region.region.clone());
     let resend_after = Duration::from_secs(args.resend_after_seconds);
-    run(&Plan { application, app, region, database, peer, jobs, window, resend_after, replay }).await
+    Ok(Plan { application, app, region, database, peer, jobs, window, resend_after, replay })
 }
 
 #[cfg(test)]
@@ -407,6 +463,7 @@ mod tests {
             ["--since", "-1h"],
             ["--grace", "86401"],
             ["--wait", "0"],
+            ["--every", "9"],
             ["--output", "xml"],
         ];
         for [option, value] in wrong {

@@ -56,7 +56,7 @@ pub struct Boundary {
     pub replay: Option<Replayed>,
 }
 
-/// A boundary between the applications of which it could not be told whether the stores agree.
+/// A boundary of which it could not be told whether the stores agree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Untold {
     /// The boundary.
@@ -66,16 +66,18 @@ pub struct Untold {
 }
 
 impl Untold {
-    /// What one boundary between the applications could not tell is no reason to keep back what the others told.
-    pub(super) fn of(job: Job, error: ReconcileError) -> Result<Self, ReconcileError> {
+    /// What one boundary could not tell is no reason to keep back what the others told.
+    /// What stands in the way of the `first` stands in the way of the run.
+    pub(super) fn of(job: Job, error: ReconcileError, first: bool) -> Result<Self, ReconcileError> {
         match &error {
+            ReconcileError::Standby | ReconcileError::Lease(_) if !first => {}
             ReconcileError::Peer { .. }
             | ReconcileError::NotPrimary { .. }
-            | ReconcileError::TooDifferent { .. } => {}
-            ReconcileError::Read { .. } if job.is_between() => {}
-            ReconcileError::Read { .. }
-            | ReconcileError::Config(_)
+            | ReconcileError::TooDifferent { .. }
+            | ReconcileError::Read { .. } => {}
+            ReconcileError::Config(_)
             | ReconcileError::Standby
+            | ReconcileError::Elsewhere { .. }
             | ReconcileError::Closed { .. }
             | ReconcileError::Lease(_)
             | ReconcileError::Write(_)
@@ -96,7 +98,7 @@ pub struct Report {
     pub agrees: bool,
     /// The boundaries, in the order in which a trade passes them.
     pub boundaries: Vec<Boundary>,
-    /// Those between the applications that could not be compared.
+    /// Those that could not be compared, or not to their end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<Untold>,
 }
@@ -109,6 +111,11 @@ impl Report {
 }
 
 impl Boundary {
+    /// Records that the later store lacks; after a replay also those that were sent again and have not arrived.
+    pub fn missing(&self) -> u64 {
+        self.comparison.missing.count.max(self.replay.map_or(0, |replay| replay.left))
+    }
+
     /// Whether nothing is left to be told.
     pub fn agrees(&self) -> bool {
         self.comparison.clean() && self.replay.is_none_or(|replay| replay.left == 0)
@@ -118,8 +125,9 @@ impl Boundary {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Boundary { comparison, replay } in &self.boundaries {
-            let Comparison { job, compared, under_way, set_apart, missing, ahead, differs, .. } = comparison;
-            writeln!(
+            let Comparison { job, compared, under_way, set_apart, repeated, missing, ahead, differs, .. } =
+                comparison;
+            write!(
                 f,
                 "{:<14}  {compared} compared: {} missing, {} ahead, {} differ; {under_way} under way, {set_apart} set apart",
                 job.word(),
@@ -127,6 +135,7 @@ impl fmt::Display for Report {
                 ahead.count,
                 differs.count
             )?;
+            writeln!(f, "{}", if *repeated > 0 { format!(", {repeated} repeated") } else { String::new() })?;
             for (kind, findings) in [("missing", missing), ("ahead", ahead), ("differs", differs)] {
                 list(f, kind, findings)?;
             }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
 use super::{Job, ReconcileError};
-use crate::core::{self, Subject};
+use crate::core;
 use crate::envelope::{Parsed, Record};
 use crate::message::Trade;
 use crate::settlement::{Back, Returned, SettlementStatus, SettlingTrade};
@@ -41,21 +41,21 @@ const TRADES: &str = "select record, trade_date, id, trade, status from trading.
      join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, id)) as given \
      using (trade_date, id)";
 
-/// Allocations whose status no settlement that counts has. The settlement's id is that of the trade's side and the number.
-const UNFOUNDED: &str = "select trades.record, allocations.trade || '-' || allocations.allocation_id as id, \
-        allocations.status as place \
-     from trading.allocations join trading.trades \
-       on trades.trade_date = allocations.trade_date and trades.id = allocations.trade \
-     where trades.received_ms >= $1 \
-       and not exists ( \
-          select from trading.returned where returned.trade_date = allocations.trade_date \
-            and returned.trade = allocations.trade and returned.code is null \
-            and returned.id = allocations.trade || '-' || allocations.allocation_id \
-            and returned.content like '%\"status\":\"' || initcap(allocations.status) || '\"%')";
+/// What counts of everything that came back for these trades.
+const FOUNDATIONS: &str = "select returned.trade_date, returned.trade, returned.content from trading.returned \
+     join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, trade)) as given \
+     using (trade_date, trade) where returned.code is null";
 
-/// Trades that settlements may have changed.
-const SETTLING: &str = "select record, trade_date, id, trade, status from trading.trades \
-     where received_ms >= $1 and status in ('MATCHED', 'SETTLED') order by record";
+/// What came back too early is looked at again in the transaction that matches its trade: none of it stays.
+const KEPT: &str = "select returned.record, returned.id, trades.status as place \
+     from trading.returned join trading.trades \
+       on trades.trade_date = returned.trade_date and trades.id = returned.trade \
+     where returned.code = 'NOT_MATCHED' and trades.status in ('MATCHED', 'SETTLED') \
+       and (returned.received_ms >= $1 or trades.received_ms >= $1)";
+
+/// Trades, of which settlements may have changed some.
+const RECENT: &str = "select record, trade_date, id, trade, status from trading.trades \
+     where received_ms >= $1 order by record";
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
@@ -69,17 +69,18 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
     snapshot.each(AHEAD, false, ahead).await?;
     let mut judged = Judged::default();
     applied(snapshot, &mut comparison, &mut judged).await?;
-    let unfounded = |row: &Row| {
+    let kept = |row: &Row| {
         let (record, id, status) = super::placed_row(row)?;
-        comparison.ahead.add(record, || {
-            format!("{id} is {status} in trading.allocations, and nothing that came back says so")
+        comparison.missing(record, || {
+            format!("{id} came back and is kept as NOT_MATCHED, and its trade is {status}")
         });
         Ok(())
     };
-    snapshot.each(UNFOUNDED, false, unfounded).await?;
-    let mut pages = snapshot.pages(SETTLING, false).await?;
+    snapshot.each(KEPT, false, kept).await?;
+    let mut pages = snapshot.pages(RECENT, false).await?;
     while let Some(page) = pages.next().await? {
-        settled(snapshot, &mut comparison, &page, &mut judged).await?;
+        let standing = settled(snapshot, &mut comparison, &page, &mut judged).await?;
+        founded(snapshot, &mut comparison, &page, &standing).await?;
     }
     Ok(comparison)
 }
@@ -189,37 +190,86 @@ async fn standing(snapshot: &Snapshot<'_>, keys: &[Key]) -> Result<Standing, Rec
     Ok(standing)
 }
 
-/// Whether these trades are settled exactly if all of their allocations are.
+/// Whether these trades are settled exactly if all of their allocations are; gives what is known of those.
 async fn settled(
     snapshot: &Snapshot<'_>,
     comparison: &mut Comparison,
     rows: &[Row],
     judged: &mut Judged,
-) -> Result<(), ReconcileError> {
-    let mut trades: Vec<(Uuid, &str, Trade)> = Vec::new();
+) -> Result<Standing, ReconcileError> {
+    let mut trades: Vec<(Uuid, &str, Key, &str)> = Vec::new();
     for row in rows {
-        let read = || Ok((row.try_get("record")?, row.try_get("status")?, row.try_get::<_, &str>("trade")?));
-        let (record, status, text) = read().map_err(snapshot.unreadable())?;
-        // What cannot be read is told of where core's trades are compared with ingestion's.
-        if let Ok(trade) = serde_json::from_str::<Trade>(text) {
-            trades.push((record, status, trade));
-        }
+        let read = || Ok((row.try_get("record")?, row.try_get("status")?, key(row)?, row.try_get("trade")?));
+        trades.push(read().map_err(snapshot.unreadable())?);
     }
-    let keys: Vec<Key> = trades.iter().map(|(.., trade)| trade.key()).collect();
+    let keys: Vec<Key> = trades.iter().map(|(_, _, key, _)| key.clone()).collect();
     let standing = standing(snapshot, &keys).await?;
-    for ((record, status, trade), key) in trades.iter().zip(&keys) {
-        let known = standing.get(key);
-        let allocations = SettlingTrade::of_matched(trade).allocations;
+    for (record, status, key, text) in trades {
+        if !matches!(Status::from_word(status), Some(Status::Matched | Status::Settled)) {
+            continue;
+        }
+        let id = &key.1;
+        let Ok(trade) = serde_json::from_str::<Trade>(text) else {
+            if judged.0.insert(record) {
+                let what = || format!("{id} has a trade in trading.trades that cannot be read");
+                comparison.differs.add(record, what);
+            }
+            continue;
+        };
+        let known = standing.get(&key);
+        let allocations = SettlingTrade::of_matched(&trade).allocations;
         let moved = allocations.iter().map(|allocation| {
             let status = known.and_then(|known| known.get(&allocation.allocation_id));
             Status::from(status.copied().unwrap_or(allocation.status))
         });
         let expected = Status::Matched.after_settlements(moved);
-        if *status != expected.word() && judged.0.insert(*record) {
-            let id = trade.id();
-            comparison.differs.add(*record, || {
+        if status != expected.word() && judged.0.insert(record) {
+            comparison.differs.add(record, || {
                 format!("{id} is {status} in trading.trades, and its allocations make it {}", expected.word())
             });
+        }
+    }
+    Ok(standing)
+}
+
+fn key(row: &Row) -> Result<Key, tokio_postgres::Error> {
+    Ok((row.try_get("trade_date")?, row.try_get("id")?))
+}
+
+/// Whether something that came back gave each allocation of these trades its status. What cannot be read gave none.
+async fn founded(
+    snapshot: &Snapshot<'_>,
+    comparison: &mut Comparison,
+    rows: &[Row],
+    standing: &Standing,
+) -> Result<(), ReconcileError> {
+    if standing.is_empty() {
+        return Ok(());
+    }
+    let (dates, trades): (Vec<Date>, Vec<&str>) =
+        standing.keys().map(|(date, trade)| (*date, trade.as_str())).unzip();
+    let mut said: HashSet<(Date, String, i64, SettlementStatus)> = HashSet::new();
+    for row in snapshot.rows(FOUNDATIONS, &[&dates, &trades]).await? {
+        let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, &str>(2)?));
+        let (date, trade, content): (Date, String, &str) = read().map_err(snapshot.unreadable())?;
+        if let Ok(Back::Settlement(returned)) = serde_json::from_str(content) {
+            said.insert((date, trade, returned.settlement.allocation_id, returned.status));
+        }
+    }
+    for row in rows {
+        let read = || Ok((row.try_get("record")?, key(row)?));
+        let (record, key): (Uuid, Key) = read().map_err(snapshot.unreadable())?;
+        let mut allocations: Vec<(i64, SettlementStatus)> =
+            standing.get(&key).into_iter().flatten().map(|(number, status)| (*number, *status)).collect();
+        allocations.sort_unstable_by_key(|(number, _)| *number);
+        let (date, trade) = key;
+        for (number, status) in allocations {
+            if !said.contains(&(date, trade.clone(), number, status)) {
+                comparison.ahead.add(record, || {
+                    let word = Status::from(status).word();
+                    format!("{trade}-{number} is {word} in trading.allocations, and nothing that came back says so")
+                });
+            }
         }
     }
     Ok(())

@@ -148,6 +148,11 @@ impl Settlement {
         ids::settlement(self, status)
     }
 
+    /// Whether the other one is the same settlement, made at whatever time.
+    pub(crate) fn equals_but_for_time(&self, other: &Self) -> bool {
+        *self == Self { timestamp_ms: self.timestamp_ms, ..other.clone() }
+    }
+
     /// The settlement as the matching rules see it.
     ///
     /// # Errors

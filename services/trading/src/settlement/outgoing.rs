@@ -50,12 +50,12 @@ pub(crate) enum Noted {
 const INSERT: &str = "insert into trading.outgoing_settlements (message_id, id, status, body) \
     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
 
-/// Only what is new has not come back: of a repeat it is not known here.
+/// Only what is new has not come back: of a repeat it is not known here. Of one whose row was lost it may be known.
 const INSERT_RETURNING: &str = "with fresh as ( \
         insert into trading.outgoing_settlements (message_id, id, status, body) \
         select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing \
         returning message_id) \
-    insert into trading.unreturned (message_id) select message_id from fresh";
+    insert into trading.unreturned (message_id) select message_id from fresh on conflict do nothing";
 
 /// Writes settlements to be sent; those that are there already stay as they are.
 ///

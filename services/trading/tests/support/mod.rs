@@ -12,7 +12,9 @@
 pub mod both;
 mod conserved;
 mod raw_amqp;
+pub mod reconciling;
 pub mod reports;
+pub mod stores;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -211,6 +213,7 @@ impl World {
             application: self.application,
             settlements: self.settlements.clone(),
             resend_after: self.resend_after,
+            batch_limit: None,
         };
         let shutdown = CancellationToken::new();
         let runtime =

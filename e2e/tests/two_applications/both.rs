@@ -22,13 +22,7 @@ impl Both {
     pub(crate) async fn ready() -> Result<Self> {
         let facts = INSTALLED.get_or_try_init(install).await?;
         let clusters = Clusters::connect(facts).await?;
-        let mut active = BTreeMap::new();
-        for application in Application::ALL {
-            let region = clusters.of(application).active().await.unwrap_or(Region::ALL[0]);
-            run::start(&clusters, &Choices { reason: "test".into(), ..Choices::of(application, region) })
-                .await?;
-            active.insert(application, region);
-        }
+        let active = run::started(&clusters, "test").await?;
         Ok(Self { clusters, active })
     }
 
