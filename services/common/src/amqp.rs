@@ -287,6 +287,11 @@ impl Broker {
         Publisher::on(self.channel().await?, &self.config).await
     }
 
+    /// Makes the next channel one of a new connection: this one is up and does not answer.
+    pub async fn forget(&self) {
+        self.link.lock().await.connection = None;
+    }
+
     /// Whether the connection is up at this moment; waits for nobody.
     pub fn connected(&self) -> bool {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
@@ -341,11 +346,19 @@ impl Publisher {
     /// # Errors
     /// The channel could not be switched to confirms.
     pub async fn on(channel: Channel, config: &BrokerConfig) -> Result<Self, AmqpError> {
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
+        timeout(CONNECT_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default()))
             .await
+            .map_err(|_| AmqpError::ConnectDeadline {
+                broker: config.broker(),
+                seconds: CONNECT_DEADLINE.as_secs(),
+            })?
             .map_err(config.failed("switching on confirms"))?;
         Ok(Self { channel, broker: config.broker() })
+    }
+
+    /// Whether its channel is open.
+    pub fn open(&self) -> bool {
+        self.channel.status().connected()
     }
 
     fn failed(&self, what: &'static str) -> impl FnOnce(lapin::Error) -> AmqpError {

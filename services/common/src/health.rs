@@ -5,6 +5,7 @@
 
 use std::future::IntoFuture;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::amqp::Broker;
 use crate::gate::Gate;
-use crate::metrics::Metrics;
+use crate::metrics::{Counts, Metrics};
 use crate::postgres::Grant;
 
 /// What `/status` answers.
@@ -40,6 +41,11 @@ pub struct Status {
     pub grant: Option<uuid::Uuid>,
     /// Whether the connection to the broker is up. It is made when it is first needed.
     pub broker_connected: bool,
+    /// Seconds since this process started; what is counted began at zero then.
+    pub uptime_seconds: f64,
+    /// What it has done since.
+    #[serde(flatten)]
+    pub counts: Counts,
 }
 
 /// What the health endpoints read.
@@ -57,6 +63,8 @@ pub struct Health {
     pub broker: Arc<Broker>,
     /// Counters.
     pub metrics: Metrics,
+    /// When the process started.
+    pub started: Instant,
 }
 
 /// The four endpoints; a stage merges its own into it.
@@ -101,6 +109,8 @@ async fn status(State(health): State<Health>) -> Json<Status> {
         epoch: gate.grant().map(|grant| grant.epoch()),
         grant: gate.grant().map(|grant| grant.grant_id),
         broker_connected: health.broker.connected(),
+        uptime_seconds: health.started.elapsed().as_secs_f64(),
+        counts: health.metrics.counts(),
     })
 }
 

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod gate;
 pub mod health;
+mod link;
 pub mod metrics;
 pub mod postgres;
 pub mod shutdown;

@@ -1,7 +1,7 @@
 //! Counters of a stage, in the text format of OpenMetrics. Labels come from enums only.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 /// What became of messages that a stage took.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
@@ -19,6 +20,23 @@ pub enum Fate {
     Requeued,
     /// Written to quarantine with a reason: a whole message, or one record of a message that is otherwise done.
     Quarantined,
+}
+
+/// What a process has done since its start, for `/status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Messages stored, passed on and acknowledged.
+    pub done: u64,
+    /// Messages given back to the broker.
+    pub requeued: u64,
+    /// Messages, or records of messages, that were set apart with a reason.
+    pub quarantined: u64,
+    /// Records in the messages that were done.
+    pub records: u64,
+    /// Messages published onward and confirmed.
+    pub published: u64,
+    /// Transactions in which messages were stored: `done / batches` is the mean size of a batch.
+    pub batches: u64,
 }
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -57,6 +75,8 @@ pub struct Metrics {
     messages: Family<FateLabels, Counter>,
     batch_messages: Histogram,
     batch_seconds: Histogram,
+    /// The histograms' own count cannot be read.
+    batches: Arc<AtomicU64>,
     part_seconds: Family<PartLabels, Counter<f64, AtomicU64>>,
     /// Messages published onward and confirmed.
     pub published: Counter,
@@ -114,6 +134,7 @@ impl Metrics {
             messages,
             batch_messages,
             batch_seconds,
+            batches: Arc::default(),
             part_seconds,
             published,
             records,
@@ -132,6 +153,20 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "a batch holds far fewer than 2^52 messages")]
         self.batch_messages.observe(messages as f64);
         self.batch_seconds.observe(took.as_secs_f64());
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sums since the start of the process.
+    pub fn counts(&self) -> Counts {
+        let messages = |fate| self.messages.get_or_create(&FateLabels { fate }).get();
+        Counts {
+            done: messages(Fate::Done),
+            requeued: messages(Fate::Requeued),
+            quarantined: messages(Fate::Quarantined),
+            records: self.records.get(),
+            published: self.published.get(),
+            batches: self.batches.load(Ordering::Relaxed),
+        }
     }
 
     /// Adds to the time that was spent on a part of batches.
@@ -168,5 +203,18 @@ mod tests {
         let text = metrics.text();
         assert!(text.contains("services_messages_total{stage=\"core\",fate=\"Done\"} 3\n"), "{text}");
         assert!(text.contains("services_gate{stage=\"core\"} 0\n"), "{text}");
+    }
+
+    #[test]
+    fn sums_since_the_start_say_how_large_a_batch_is_in_the_mean() {
+        let metrics = Metrics::new("core");
+        metrics.batch(3, std::time::Duration::from_millis(5));
+        metrics.count(Fate::Done, 2);
+        metrics.count(Fate::Requeued, 1);
+        metrics.batch(5, std::time::Duration::from_millis(5));
+        metrics.count(Fate::Done, 5);
+        metrics.records.inc_by(40);
+        let expected = Counts { done: 7, requeued: 1, records: 40, batches: 2, ..Counts::default() };
+        assert_eq!(metrics.counts(), expected);
     }
 }

@@ -22,15 +22,18 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::amqp::{AmqpError, Broker, Outgoing, Publisher};
+use crate::amqp::{AmqpError, Broker, Outgoing};
 use crate::backoff::Backoff;
 use crate::gate::{Gate, GateKeeper, Needs};
+use crate::link::Link;
 use crate::metrics::{Fate, Metrics, Part};
 use crate::postgres::{Database, DbError, Grant, Guarded};
 use crate::telemetry::chain;
 
 /// From taking a batch to acknowledging it. Longer than each of its parts may take together only if all are slow.
 const BATCH_DEADLINE: Duration = Duration::from_secs(20);
+/// From asking for a connection to the broker's answer that the consumer is there: twice what connecting may take, and more.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest rest between two batches.
 const REST_MAX: Duration = Duration::from_millis(20);
 /// Longest pause before a stage tries again after an error.
@@ -117,8 +120,8 @@ pub enum StageError {
         /// What the client library said.
         source: lapin::Error,
     },
-    /// The broker closed the consumer.
-    #[error("queue {queue}: the broker ended the consumer; reconnecting")]
+    /// The broker closed the consumer or did not open it in time, or the connection is gone.
+    #[error("queue {queue}: there is no consumer; reconnecting")]
     Ended {
         /// The queue.
         queue: String,
@@ -226,12 +229,6 @@ struct Runner<S> {
     deps: StageDeps,
 }
 
-/// The channels of one subscription.
-struct Link {
-    channel: Channel,
-    publisher: Publisher,
-}
-
 /// How the records of a batch are stored.
 #[derive(Clone, Copy)]
 enum How {
@@ -270,21 +267,27 @@ impl<S: Stage> Runner<S> {
         shutdown: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Result<(), StageError> {
-        let link = Link {
-            channel: self.deps.broker.channel().await?,
-            publisher: self.deps.broker.publisher().await?,
+        let (link, mut batches) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            () = withdrawn(gate, self.stage.needs(), grant) => return Ok(()),
+            begun = timeout(BEGIN_DEADLINE, self.begin()) => match begun {
+                Ok(begun) => begun?,
+                Err(_) => {
+                    self.deps.broker.forget().await;
+                    return Err(self.gone());
+                }
+            },
         };
-        let mut batches = self.subscribe(&link.channel).await?;
         let result = loop {
             let batch = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Ok(()),
                 () = withdrawn(gate, self.stage.needs(), grant) => break Ok(()),
                 batch = batches.next() => batch,
+                () = link.lost() => None,
             };
-            let Some(batch) = batch else {
-                break Err(StageError::Ended { queue: self.stage.queue().to_owned() });
-            };
+            let Some(batch) = batch else { break Err(self.gone()) };
             let batch: Vec<Delivery> = match batch.into_iter().collect() {
                 Ok(batch) => batch,
                 Err(source) => break Err(self.consume_error("taking messages")(source)),
@@ -304,10 +307,21 @@ impl<S: Stage> Runner<S> {
                 }
             }
         };
-        // Dead or alive, the channel is done with; closing it is what gives messages back.
-        let closing = async { (link.channel.close(200, "".into()).await, link.publisher.close().await) };
-        let _ = timeout(Duration::from_secs(1), closing).await;
+        link.close().await;
         result
+    }
+
+    fn gone(&self) -> StageError {
+        StageError::Ended { queue: self.stage.queue().to_owned() }
+    }
+
+    async fn begin(&self) -> Result<(Link, ReadyChunks<Consumer>), StageError> {
+        let link = Link {
+            channel: self.deps.broker.channel().await?,
+            publisher: self.deps.broker.publisher().await?,
+        };
+        let batches = self.subscribe(&link.channel).await?;
+        Ok((link, batches))
     }
 
     async fn subscribe(&self, channel: &Channel) -> Result<ReadyChunks<Consumer>, StageError> {

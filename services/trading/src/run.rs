@@ -344,6 +344,7 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
         gate: stage_deps.gate.watch(),
         broker: stage_deps.broker.clone(),
         metrics: stage_deps.metrics.clone(),
+        started: std::time::Instant::now(),
     });
     match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress | StageName::Outbound => health,

@@ -97,7 +97,7 @@ async fn main() -> ExitCode {
     let ended = match stage {
         None => {
             measure(settings).await;
-            return ExitCode::SUCCESS;
+            return report::exit_code();
         }
         Some(Stage::StageOfTrading { stage, args }) => {
             run::from_args(named(&stage), *args, shutdown::on_signal().unwrap()).await

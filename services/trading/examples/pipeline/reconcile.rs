@@ -51,13 +51,17 @@ pub(crate) async fn run(servers: &Servers, pipeline: &Pipeline, rows: u32, live:
     let took = began.elapsed();
     let replay = repaired.replay.unwrap();
     // It compares before and after.
-    let sending = took.saturating_sub(clean * 2).max(Duration::from_millis(1));
+    let sending = took.saturating_sub(clean * 2);
     println!(
         "replay: {gone} more rows taken away; {} sent again and {} left in {took:.1?}, of which two comparisons {:.1?}",
         replay.replayed,
         replay.left,
         clean * 2
     );
+    if sending < took / 5 {
+        println!("  its rate cannot be told: nearly all of that time is the comparisons'");
+        return;
+    }
     let rate = report::rate(replay.replayed, sending);
     report::figure(
         "  its rate beside the comparisons, times the live rate",
@@ -72,12 +76,15 @@ async fn beside_scans(servers: &Servers, pipeline: &Pipeline, job: Job) -> Durat
     let began = Instant::now();
     let clean = compare(servers, pipeline, job).await;
     let took = began.elapsed();
+    let false_findings = clean.missing.count + clean.ahead.count + clean.differs.count;
+    if false_findings > 0 {
+        report::broken();
+    }
     println!(
-        "{}: {} records compared in {took:.1?} ({:.0}/s), its stores read in {scanned:.1?}; false findings: {}",
+        "{}: {} records compared in {took:.1?} ({:.0}/s), its stores read in {scanned:.1?}; false findings: {false_findings}",
         job.word(),
         clean.compared,
         report::rate(clean.compared, took),
-        clean.missing.count + clean.ahead.count + clean.differs.count,
     );
     report::at_most("  times the reading", took.as_secs_f64() / scanned.as_secs_f64(), GOAL_OF_SCANS);
     took
@@ -89,7 +96,12 @@ async fn names_what_is_gone(servers: &Servers, pipeline: &Pipeline, job: Job) {
     let found = compare(servers, pipeline, job).await;
     let took = began.elapsed();
     let named: BTreeSet<Uuid> = found.missing.first.iter().map(|finding| finding.id).collect();
-    let whose = if named == gone { "are theirs" } else { "are NOT theirs" };
+    let whose = if named == gone {
+        "are theirs"
+    } else {
+        report::broken();
+        "are NOT theirs"
+    };
     println!(
         "{}: {} rows taken away, {} found missing in {took:.1?}, the ids {whose}",
         job.word(),

@@ -1,5 +1,7 @@
 //! What is printed.
 
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use trading::generate::Percentiles;
@@ -52,7 +54,20 @@ pub(crate) fn end_to_end(what: &str, seen: &Seen) {
     println!("  CPU ms/1000 sides: {}", by.join(", "));
     if !verdict.good() {
         println!("{verdict:#?}");
+        broken();
     }
+}
+
+static BROKEN: AtomicBool = AtomicBool::new(false);
+
+/// Notes that the product did something wrong, which is another matter than a goal that is missed.
+pub(crate) fn broken() {
+    BROKEN.store(true, Ordering::Relaxed);
+}
+
+/// Failure where something wrong was noted.
+pub(crate) fn exit_code() -> ExitCode {
+    if BROKEN.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// From when a side was due to its answer.

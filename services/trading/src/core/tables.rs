@@ -172,4 +172,4 @@ const INSERT_ANSWERS: &str = "with given as ( \
         on conflict (message_id) do nothing returning message_id, seq), \
      unsent as (insert into trading.unsent (seq) select seq from fresh) \
      insert into trading.unanswered (message_id, caused_ms) \
-        select message_id, caused_ms from given join fresh using (message_id)";
+        select message_id, min(caused_ms) from given join fresh using (message_id) group by message_id";

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, Consumer};
 use services_common::backoff::Backoff;
 use services_common::clock;
 use services_common::telemetry::chain;
@@ -26,6 +27,8 @@ use crate::names;
 const IDLE: Duration = Duration::from_secs(3);
 /// Attempts to reach an old broker again.
 const OLD_ATTEMPTS: u32 = 10;
+/// Longest wait for the broker to do one thing: a connection that is cut at that moment may leave it without an end.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Answers in flight at one time.
 const PREFETCH: u16 = 1000;
 
@@ -102,19 +105,7 @@ impl Reader {
 
     /// Reads over one connection. `Ok` when there is nothing more to read here.
     async fn session(&self, backoff: &mut Backoff, attempts: &mut u32) -> Result<(), String> {
-        let config = self.target.broker.clone().at(self.ip);
-        let connection = config.connect().await.map_err(|error| chain(&error))?;
-        let channel = connection.create_channel().await.map_err(|error| chain(&error))?;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await.map_err(|error| chain(&error))?;
-        let consumer = channel
-            .basic_consume(
-                names::OUT.into(),
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(|error| chain(&error))?;
+        let (connection, consumer) = within(self.subscribe()).await?;
         if *self.address.borrow() == Some(self.ip) {
             self.connected.send_replace(Some(self.ip));
         }
@@ -129,6 +120,8 @@ impl Reader {
             };
             match chunk {
                 Err(_) if self.replaced() && last.elapsed() > IDLE => break,
+                // The consumer does not always say so.
+                Err(_) if !connection.status().connected() => return Err("the connection is gone".to_owned()),
                 Err(_) => {}
                 Ok(None) => return Err("the broker ended the consumer".to_owned()),
                 Ok(Some(chunk)) => {
@@ -140,13 +133,26 @@ impl Reader {
                     }
                     if let Some(last) = chunk.last() {
                         let multiple = BasicAckOptions { multiple: true };
-                        last.ack(multiple).await.map_err(|error| chain(&error))?;
+                        within(async { last.ack(multiple).await.map_err(|error| chain(&error)) }).await?;
                     }
                 }
             }
         }
         let _ = timeout(Duration::from_millis(500), connection.close(200, "".into())).await;
         Ok(())
+    }
+
+    async fn subscribe(&self) -> Result<(Connection, Consumer), String> {
+        let config = self.target.broker.clone().at(self.ip);
+        let connection = config.connect().await.map_err(|error| chain(&error))?;
+        let subscribed = async {
+            let channel = connection.create_channel().await?;
+            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+            let (options, fields) = (BasicConsumeOptions::default(), FieldTable::default());
+            channel.basic_consume(names::OUT.into(), "".into(), options, fields).await
+        };
+        let consumer = subscribed.await.map_err(|error| chain(&error))?;
+        Ok((connection, consumer))
     }
 
     fn note(&self, delivery: &Delivery) {
@@ -169,6 +175,11 @@ impl Reader {
         with(&self.desk.ledger, |ledger| ledger.answered(answer, now));
         self.desk.record(|records| records.answered(answer, now));
     }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = |_| format!("the broker did not answer within {} s", DEADLINE.as_secs());
+    timeout(DEADLINE, work).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
 }
 
 fn epoch(delivery: &Delivery) -> Option<u64> {

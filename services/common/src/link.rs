@@ -1,0 +1,34 @@
+//! The channels of one subscription.
+
+use std::time::Duration;
+
+use lapin::Channel;
+use tokio::time::{sleep, timeout};
+
+use crate::amqp::Publisher;
+
+/// Between two looks at whether the channels are open.
+const LOOK: Duration = Duration::from_secs(1);
+/// Longest wait for the broker to close them.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A channel to take from, and one to publish on.
+pub(crate) struct Link {
+    pub(crate) channel: Channel,
+    pub(crate) publisher: Publisher,
+}
+
+impl Link {
+    /// Resolves when one of the channels is no longer open: a consumer does not always end with its connection.
+    pub(crate) async fn lost(&self) {
+        while self.channel.status().connected() && self.publisher.open() {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Dead or alive, the channels are done with; closing them is what gives messages back.
+    pub(crate) async fn close(self) {
+        let closing = async { (self.channel.close(200, "".into()).await, self.publisher.close().await) };
+        let _ = timeout(CLOSE_DEADLINE, closing).await;
+    }
+}
