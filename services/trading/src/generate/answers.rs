@@ -177,7 +177,8 @@ impl Reader {
     }
 }
 
-async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+/// One step at the broker.
+pub(super) async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let late = |_| format!("the broker did not answer within {} s", DEADLINE.as_secs());
     timeout(DEADLINE, work).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
 }

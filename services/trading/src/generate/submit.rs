@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::answers::within;
 use super::records::Scheduled;
 use super::tally::Note;
 use super::{Desk, Target, with};
@@ -84,7 +85,8 @@ impl Sender<'_> {
     ) -> Result<(), String> {
         let config = target.broker.clone().at(ip);
         let connection = config.connect().await.map_err(|error| chain(&error))?;
-        let channel = connection.create_channel().await.map_err(|error| chain(&error))?;
+        let channel =
+            within(async { connection.create_channel().await.map_err(|error| chain(&error)) }).await?;
         let publisher = Publisher::on(channel, &config).await.map_err(|error| chain(&error))?;
         let mut pending: BTreeMap<u64, Scheduled> = BTreeMap::new();
         let outcome = self.pump(&publisher, &mut pending, address, stop, backoff).await;
