@@ -17,7 +17,7 @@ use lapin::{
     ConnectionStatus,
 };
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::backoff::Backoff;
 use crate::config::{BrokerArgs, ConfigError, read_file};
@@ -32,6 +32,8 @@ const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 const RECONNECT_CAP: Duration = Duration::from_secs(2);
 /// Seconds between heartbeats: a dead connection is noticed within twice this.
 const HEARTBEAT_SECONDS: u16 = 5;
+/// Between two looks at whether a channel is open.
+const LOOK: Duration = Duration::from_secs(1);
 /// Messages that may be unconfirmed at one time.
 const PUBLISH_WINDOW: usize = 500;
 
@@ -41,11 +43,13 @@ pub enum AmqpError {
     /// A file with a secret cannot be read at this moment.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No connection within the deadline.
-    #[error("broker {broker} did not answer within {seconds} s; retrying")]
+    /// A step with the broker did not end within its deadline.
+    #[error("broker {broker}: {what} took longer than {seconds} s; retrying")]
     ConnectDeadline {
         /// host:port
         broker: String,
+        /// The operation.
+        what: &'static str,
         /// The deadline.
         seconds: u64,
     },
@@ -180,6 +184,20 @@ impl BrokerConfig {
         move |source| AmqpError::Broker { broker, what, source }
     }
 
+    /// One step with the broker, within a deadline: a connection that is cut at that moment may leave it without an end.
+    ///
+    /// # Errors
+    /// [`AmqpError::ConnectDeadline`] or [`AmqpError::Broker`].
+    pub async fn within<T>(
+        &self,
+        what: &'static str,
+        step: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, AmqpError> {
+        let seconds = CONNECT_DEADLINE.as_secs();
+        let late = |_| AmqpError::ConnectDeadline { broker: self.broker(), what, seconds };
+        timeout(CONNECT_DEADLINE, step).await.map_err(late)?.map_err(self.failed(what))
+    }
+
     /// Opens a connection, within a deadline.
     ///
     /// # Errors
@@ -209,13 +227,7 @@ impl BrokerConfig {
             },
             properties,
         );
-        timeout(CONNECT_DEADLINE, connecting)
-            .await
-            .map_err(|_| AmqpError::ConnectDeadline {
-                broker: self.broker(),
-                seconds: CONNECT_DEADLINE.as_secs(),
-            })?
-            .map_err(self.failed("connecting"))
+        self.within("connecting", connecting).await
     }
 }
 
@@ -250,7 +262,7 @@ impl Broker {
         if !link.connection.as_ref().is_some_and(|connection| connection.status().connected()) {
             link.connection = None;
             if let Some(at) = link.next_attempt {
-                tokio::time::sleep_until(at.into()).await;
+                sleep_until(at.into()).await;
             }
             match self.config.connect().await {
                 Ok(connection) => {
@@ -267,16 +279,11 @@ impl Broker {
             }
         }
         let Some(connection) = &link.connection else { unreachable!("connected just above") };
-        match timeout(CONNECT_DEADLINE, connection.create_channel()).await {
-            Ok(channel) => channel.map_err(self.config.failed("opening a channel")),
-            Err(_) => {
-                link.connection = None;
-                Err(AmqpError::ConnectDeadline {
-                    broker: self.config.broker(),
-                    seconds: CONNECT_DEADLINE.as_secs(),
-                })
-            }
+        let opened = self.config.within("opening a channel", connection.create_channel()).await;
+        if matches!(opened, Err(AmqpError::ConnectDeadline { .. })) {
+            link.connection = None;
         }
+        opened
     }
 
     /// A publisher on a channel of its own, with confirms.
@@ -304,6 +311,13 @@ impl Broker {
             // The process is about to end: a connection that cannot be closed in time dies with it.
             let _ = timeout(CONNECT_DEADLINE, connection.close(200, "shutting down".into())).await;
         }
+    }
+}
+
+/// Resolves when the channel is no longer open: neither a consumer nor a confirm always ends with its connection.
+pub(crate) async fn lost(channel: &Channel) {
+    while channel.status().connected() {
+        sleep(LOOK).await;
     }
 }
 
@@ -346,19 +360,14 @@ impl Publisher {
     /// # Errors
     /// The channel could not be switched to confirms.
     pub async fn on(channel: Channel, config: &BrokerConfig) -> Result<Self, AmqpError> {
-        timeout(CONNECT_DEADLINE, channel.confirm_select(ConfirmSelectOptions::default()))
-            .await
-            .map_err(|_| AmqpError::ConnectDeadline {
-                broker: config.broker(),
-                seconds: CONNECT_DEADLINE.as_secs(),
-            })?
-            .map_err(config.failed("switching on confirms"))?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        config.within("switching on confirms", confirms).await?;
         Ok(Self { channel, broker: config.broker() })
     }
 
-    /// Whether its channel is open.
-    pub fn open(&self) -> bool {
-        self.channel.status().connected()
+    /// Resolves when its channel is no longer open.
+    pub async fn lost(&self) {
+        lost(&self.channel).await;
     }
 
     fn failed(&self, what: &'static str) -> impl FnOnce(lapin::Error) -> AmqpError {

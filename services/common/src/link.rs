@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use lapin::Channel;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::amqp::Publisher;
+use crate::amqp::{self, Publisher};
 
-/// Between two looks at whether the channels are open.
-const LOOK: Duration = Duration::from_secs(1);
 /// Longest wait for the broker to close them.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -19,10 +17,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Resolves when one of the channels is no longer open: a consumer does not always end with its connection.
+    /// Resolves when one of the channels is no longer open.
     pub(crate) async fn lost(&self) {
-        while self.channel.status().connected() && self.publisher.open() {
-            sleep(LOOK).await;
+        tokio::select! {
+            () = amqp::lost(&self.channel) => {}
+            () = self.publisher.lost() => {}
         }
     }
 

@@ -110,8 +110,7 @@ impl From<tokio_postgres::Error> for DbError {
 pub struct Database {
     pool: Pool,
     name: String,
-    files: Option<(DatabaseArgs, String)>,
-    at_start: ConnectOptions,
+    origin: Origin,
 }
 
 impl Database {
@@ -142,8 +141,8 @@ impl Database {
         size: usize,
     ) -> Result<Self, ConfigError> {
         let name = format!("{options:?}");
-        let kept = files.clone();
-        let connector = Connector { files, at_start: Access::of(options)? };
+        let origin = Origin { files, at_start: Access::of(options.clone())? };
+        let connector = Connector(origin.clone());
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let manager = Manager::from_connect(options.pg_config(), connector, recycling);
         let deadline = Some(CONNECT_DEADLINE);
@@ -153,20 +152,13 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| ConfigError::Value { option: "--database-host", reason: error.to_string() })?;
-        Ok(Self { pool, name, files: kept, at_start: options.clone() })
+        Ok(Self { pool, name, origin })
     }
 
     /// Where and how it connects, with what the files hold now, or else held at the start: for a connection with limits of
     /// its own.
     pub async fn options(&self) -> ConnectOptions {
-        let Some((args, application_name)) = &self.files else { return self.at_start.clone() };
-        options(args, application_name).await.unwrap_or_else(|error| {
-            tracing::warn!(
-                reason = chain(&error),
-                "connecting with the password and CA of the process's start"
-            );
-            self.at_start.clone()
-        })
+        self.origin.access().await.options
     }
 
     /// A connection from the pool.
@@ -189,31 +181,33 @@ impl Database {
 /// Password, settings and trust of one connection.
 #[derive(Clone)]
 struct Access {
-    config: Config,
+    options: ConnectOptions,
     tls: Option<TlsConnector>,
 }
 
 impl Access {
-    fn of(options: &ConnectOptions) -> Result<Self, ConfigError> {
+    fn of(options: ConnectOptions) -> Result<Self, ConfigError> {
         let tls = options.tls_connector().map_err(|error| ConfigError::Value {
             option: "--database-ca-file",
             reason: error.to_string(),
         })?;
-        Ok(Self { config: options.pg_config(), tls })
+        Ok(Self { options, tls })
     }
 }
 
-/// Makes the pool's connections.
-struct Connector {
+/// Where the access of a connection comes from.
+#[derive(Clone)]
+struct Origin {
     /// Options that name the files, and the name to show; `None` where there are no files.
     files: Option<(DatabaseArgs, String)>,
     at_start: Access,
 }
 
-impl Connector {
+impl Origin {
+    /// With what the files hold now, or else held at the start.
     async fn access(&self) -> Access {
         let Some((args, application_name)) = &self.files else { return self.at_start.clone() };
-        let now = options(args, application_name).await.and_then(|options| Access::of(&options.writer()));
+        let now = options(args, application_name).await.and_then(|options| Access::of(options.writer()));
         now.unwrap_or_else(|error| {
             // The driver's error has no room for this one; what the server says to the older password follows.
             tracing::warn!(
@@ -225,13 +219,17 @@ impl Connector {
     }
 }
 
+/// Makes the pool's connections.
+struct Connector(Origin);
+
 impl Connect for Connector {
     fn connect(
         &self,
         _at_start: &Config,
     ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
         Box::pin(async {
-            let Access { config, tls } = self.access().await;
+            let Access { options, tls } = self.0.access().await;
+            let config = options.pg_config();
             match tls {
                 Some(tls) => ConfigConnectImpl { tls }.connect(&config).await,
                 None => ConfigConnectImpl { tls: NoTls }.connect(&config).await,

@@ -10,6 +10,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, Consumer};
+use services_common::amqp::{AmqpError, BrokerConfig};
 use services_common::backoff::Backoff;
 use services_common::clock;
 use services_common::telemetry::chain;
@@ -27,8 +28,6 @@ use crate::names;
 const IDLE: Duration = Duration::from_secs(3);
 /// Attempts to reach an old broker again.
 const OLD_ATTEMPTS: u32 = 10;
-/// Longest wait for the broker to do one thing: a connection that is cut at that moment may leave it without an end.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// Answers in flight at one time.
 const PREFETCH: u16 = 1000;
 
@@ -105,7 +104,9 @@ impl Reader {
 
     /// Reads over one connection. `Ok` when there is nothing more to read here.
     async fn session(&self, backoff: &mut Backoff, attempts: &mut u32) -> Result<(), String> {
-        let (connection, consumer) = within(self.subscribe()).await?;
+        let config = self.target.broker.clone().at(self.ip);
+        let subscribed = subscribe(&config).await.map_err(|error| chain(&error));
+        let (connection, consumer) = subscribed?;
         if *self.address.borrow() == Some(self.ip) {
             self.connected.send_replace(Some(self.ip));
         }
@@ -133,26 +134,14 @@ impl Reader {
                     }
                     if let Some(last) = chunk.last() {
                         let multiple = BasicAckOptions { multiple: true };
-                        within(async { last.ack(multiple).await.map_err(|error| chain(&error)) }).await?;
+                        let acked = config.within("acknowledging", last.ack(multiple)).await;
+                        acked.map_err(|error| chain(&error))?;
                     }
                 }
             }
         }
         let _ = timeout(Duration::from_millis(500), connection.close(200, "".into())).await;
         Ok(())
-    }
-
-    async fn subscribe(&self) -> Result<(Connection, Consumer), String> {
-        let config = self.target.broker.clone().at(self.ip);
-        let connection = config.connect().await.map_err(|error| chain(&error))?;
-        let subscribed = async {
-            let channel = connection.create_channel().await?;
-            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-            let (options, fields) = (BasicConsumeOptions::default(), FieldTable::default());
-            channel.basic_consume(names::OUT.into(), "".into(), options, fields).await
-        };
-        let consumer = subscribed.await.map_err(|error| chain(&error))?;
-        Ok((connection, consumer))
     }
 
     fn note(&self, delivery: &Delivery) {
@@ -177,10 +166,16 @@ impl Reader {
     }
 }
 
-/// One step at the broker.
-pub(super) async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let late = |_| format!("the broker did not answer within {} s", DEADLINE.as_secs());
-    timeout(DEADLINE, work).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+async fn subscribe(config: &BrokerConfig) -> Result<(Connection, Consumer), AmqpError> {
+    let connection = config.connect().await?;
+    let subscribed = async {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let (options, fields) = (BasicConsumeOptions::default(), FieldTable::default());
+        channel.basic_consume(names::OUT.into(), "".into(), options, fields).await
+    };
+    let consumer = config.within("subscribing", subscribed).await?;
+    Ok((connection, consumer))
 }
 
 fn epoch(delivery: &Delivery) -> Option<u64> {

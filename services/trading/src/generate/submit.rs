@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lapin::Confirmation;
 use lapin::types::FieldTable;
-use services_common::amqp::{Outgoing, Publisher};
+use services_common::amqp::{BrokerConfig, Outgoing, Publisher};
 use services_common::backoff::Backoff;
 use services_common::clock;
 use services_common::telemetry::chain;
@@ -17,7 +17,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answers::within;
 use super::records::Scheduled;
 use super::tally::Note;
 use super::{Desk, Target, with};
@@ -85,11 +84,14 @@ impl Sender<'_> {
     ) -> Result<(), String> {
         let config = target.broker.clone().at(ip);
         let connection = config.connect().await.map_err(|error| chain(&error))?;
-        let channel =
-            within(async { connection.create_channel().await.map_err(|error| chain(&error)) }).await?;
+        let channel = config.within("opening a channel", connection.create_channel()).await;
+        let channel = channel.map_err(|error| chain(&error))?;
         let publisher = Publisher::on(channel, &config).await.map_err(|error| chain(&error))?;
         let mut pending: BTreeMap<u64, Scheduled> = BTreeMap::new();
-        let outcome = self.pump(&publisher, &mut pending, address, stop, backoff).await;
+        let outcome = tokio::select! {
+            outcome = self.pump(&config, &publisher, &mut pending, address, stop, backoff) => outcome,
+            () = publisher.lost() => Err("the connection is gone".to_owned()),
+        };
         // What is unconfirmed goes first next time, in its order.
         for message in pending.into_values().rev() {
             self.unsent.push_front(message);
@@ -100,6 +102,7 @@ impl Sender<'_> {
 
     async fn pump(
         &mut self,
+        config: &BrokerConfig,
         publisher: &Publisher,
         pending: &mut BTreeMap<u64, Scheduled>,
         address: &mut watch::Receiver<Option<IpAddr>>,
@@ -133,7 +136,8 @@ impl Sender<'_> {
             self.note(&message);
             let outgoing = outgoing(&message);
             pending.insert(number, message);
-            let confirm = publisher.send(&outgoing).await.map_err(|error| chain(&error))?;
+            let confirm = config.within("publishing", publisher.send(&outgoing)).await;
+            let confirm = confirm.map_err(|error| chain(&error))?;
             let sent = number;
             confirms.push(async move { (sent, confirm.await) });
             number += 1;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{Job, ReconcileError};
+use super::{GIVEN_TO_RELAY, Job, ReconcileError};
 use crate::core::relay;
 use crate::egress;
 use crate::envelope::{Emitted, Record};
@@ -14,15 +14,17 @@ use crate::message::{Trade, json};
 /// A decision is under way as long as no customer's queue has its answer; its age is that of the decision, not that of
 /// the report, which may have waited for days. The mark is of when the relay was given it; what it
 /// has not sent is compared however old it is.
-const DECIDED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.status, outbox.body, \
-        egressed.id as egressed_id, egressed.status as egressed_status, egressed.body as egressed_body, \
-        coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
-     from trading.outbox \
-     left join trading.egressed using (message_id) \
-     left join trading.unanswered using (message_id) \
-     where outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
-        or outbox.sent_at >= to_timestamp($1::bigint / 1000.0) \
-     order by outbox.message_id";
+fn decided() -> String {
+    format!(
+        "select outbox.message_id, outbox.id, outbox.received_ms, outbox.status, outbox.body, \
+            egressed.id as egressed_id, egressed.status as egressed_status, egressed.body as egressed_body, \
+            coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
+         from trading.outbox \
+         left join trading.egressed using (message_id) \
+         left join trading.unanswered using (message_id) \
+         where {GIVEN_TO_RELAY} order by outbox.message_id"
+    )
+}
 
 const AHEAD: &str = "select message_id, id, status from trading.egressed \
      where at >= to_timestamp($1::bigint / 1000.0) \
@@ -31,7 +33,7 @@ const AHEAD: &str = "select message_id, id, status from trading.egressed \
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
     let mut comparison = Comparison::new(Job::CoreEgress);
-    let mut pages = snapshot.pages(DECIDED, true).await?;
+    let mut pages = snapshot.pages(&decided(), true).await?;
     while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {

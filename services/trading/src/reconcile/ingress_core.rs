@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{Job, ReconcileError};
+use super::{GIVEN_TO_RELAY, Job, ReconcileError};
 use crate::core::{self, Subject};
 use crate::envelope::{Decided, Parsed, Record};
 use crate::ids;
@@ -104,11 +104,13 @@ fn ahead_reports<C: Compared>() -> String {
     format!("{} union all {}", alone(C::TABLE), alone("trading.conflicts"))
 }
 
-const AHEAD_ANSWERS: &str = "select message_id, id, body from trading.outbox \
-     where status = 'NACK' \
-       and (sent_at is null or seq = any(array(select seq from trading.unsent)) or sent_at >= to_timestamp($1::bigint / 1000.0)) \
-       and not exists (select from trading.nacks where trading.nack_id(nacks.record) = outbox.message_id) \
-       and not exists (select from trading.conflicts where trading.nack_id(conflicts.record) = outbox.message_id)";
+fn ahead_answers() -> String {
+    format!(
+        "select message_id, id, body from trading.outbox where status = 'NACK' and {GIVEN_TO_RELAY} \
+           and not exists (select from trading.nacks where trading.nack_id(nacks.record) = outbox.message_id) \
+           and not exists (select from trading.conflicts where trading.nack_id(conflicts.record) = outbox.message_id)"
+    )
+}
 
 /// Compares the boundary.
 pub(super) async fn compare<C: Compared>(
@@ -366,7 +368,7 @@ async fn ahead<C: Compared>(
         Ok(())
     };
     snapshot.each(&ahead_reports::<C>(), false, placed).await?;
-    let mut pages = snapshot.pages(AHEAD_ANSWERS, false).await?;
+    let mut pages = snapshot.pages(&ahead_answers(), false).await?;
     while let Some(page) = pages.next().await? {
         let mut answers = Vec::new();
         for row in &page {

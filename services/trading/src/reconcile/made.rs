@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{Job, ReconcileError};
+use super::{GIVEN_TO_RELAY, Job, ReconcileError};
 use crate::core::{Subject, relay};
 use crate::envelope::{Decided, Record};
 use crate::message::{Trade, json};
@@ -72,8 +72,7 @@ fn decisions<C: Makes>() -> String {
         "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, \
             coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
          from trading.outbox left join trading.unanswered using (message_id) \
-         where (outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
-             or outbox.sent_at >= to_timestamp($1::bigint / 1000.0)) and {} \
+         where {GIVEN_TO_RELAY} and {} \
          order by outbox.message_id",
         C::OF
     )

@@ -174,7 +174,9 @@ pub enum ReconcileError {
 /// # Errors
 /// Of no boundary it is known whether the stores agree: a standby, no connection, a replay that is not allowed or broke off.
 pub async fn run(plan: &Plan) -> Result<Report, ReconcileError> {
-    let Some(replaying) = &plan.replay else { return each(plan, None).await };
+    let Some(replaying) = &plan.replay else {
+        return each(plan, snapshot::connect(plan.database.clone()).await?, None).await;
+    };
     let database = Database::new(&plan.database.clone().writer(), POOL_SIZE)?;
     let broker = Broker::new(replaying.broker.clone());
     let place = Place { database: &database, broker: &broker };
@@ -200,12 +202,16 @@ pub(crate) async fn run_within(
     let client = snapshot::connect(plan.database.clone()).await?;
     let grant = grant(&client, plan).await?;
     let replayer = Replayer { database, broker, grant: &grant, wait, plan };
-    each(plan, Some((&replayer, by))).await
+    each(plan, client, Some((&replayer, by))).await
 }
 
 /// One boundary after the other.
-async fn each(plan: &Plan, replay: Option<(&Replayer<'_>, &str)>) -> Result<Report, ReconcileError> {
-    let mut run = Run { plan, client: snapshot::connect(plan.database.clone()).await?, doubtful: false };
+async fn each(
+    plan: &Plan,
+    client: Client,
+    replay: Option<(&Replayer<'_>, &str)>,
+) -> Result<Report, ReconcileError> {
+    let mut run = Run { plan, client, doubtful: false };
     let (mut boundaries, mut untold) = (Vec::new(), Vec::new());
     for job in &plan.jobs {
         let outcome = match replay {
@@ -316,6 +322,10 @@ impl Run<'_> {
         Ok(Boundary { comparison, replay: Some(Replayed { found, replayed, left, outcome }) })
     }
 }
+
+/// Of `trading.outbox`: what the relay was given since the mark ($1), and what it has not sent, however old that is.
+const GIVEN_TO_RELAY: &str = "(outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
+      or outbox.sent_at >= to_timestamp($1::bigint / 1000.0))";
 
 /// Notes records that a stage's store lacks: set apart, if the database refused the stage's copy of this very record, so that
 /// quarantine has it, and its sender was told; else missing.
