@@ -7,6 +7,7 @@ pub mod deploy;
 pub mod helm;
 pub mod kubectl;
 pub mod object;
+pub mod reconciliation;
 pub mod run;
 pub mod stores;
 pub mod timeline;

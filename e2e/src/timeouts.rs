@@ -10,6 +10,8 @@ pub const MARGIN: Duration = Duration::from_secs(30);
 pub const START: Duration = Duration::from_secs(120);
 /// A planned switch, from the change of the spec to the end of the run on both sides.
 pub const SWITCH: Duration = Duration::from_secs(180);
+/// A Job of reconciliation, from its creation to its end.
+pub const RECONCILIATION: Duration = Duration::from_secs(120);
 /// A change of a condition, finding or phase after its cause.
 pub const NOTICE: Duration = Duration::from_secs(60);
 /// One call of a cluster's API server; where many things share a disk its store may stall for ten seconds.

@@ -1,12 +1,14 @@
 //! Both applications on the lab's two regions, where settlements flow. Each moves alone, and both move at once, without
 //! and with trades on their way; the customer must see every matched trade settled, and the stores of both applications
-//! must agree. Runs after `regions`, on the same lab; one test at a time, each from wherever the one before has ended.
+//! must agree, by what they hold and by what the chart's reconciliation says. Runs after `regions`, on the same lab; one
+//! test at a time, each from wherever the one before has ended.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod both;
 
 use anyhow::Result;
 use e2e::customer::{Customer, CustomerOptions};
+use e2e::reconciliation;
 use e2e::stores::Stores;
 use lab::Application::{Settlement, TradeMatching};
 
@@ -56,6 +58,9 @@ async fn moved_under_load(which: &[lab::Application]) -> Result<()> {
     both.moved(which, "under load").await?;
     customer.answered_more(100).await?;
     good(&both, customer).await?;
+    for application in which {
+        println!("{}", reconciliation::run(&both.clusters, *application).await?);
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use jiff::civil::date;
 use region_lease::ConnectOptions;
+use support::reconciling::{CLEAN, NOTHING, counts};
 use support::reports::{BROKER, IM, report, send};
 use support::stores::{contents, damage, one_of_every_kind};
 use support::{APP, REGION, World, eventually};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use trading::generate::{self, Plan as Customer, Scenario, SharedLedger};
 use trading::names::Application;
 use trading::reconcile::{
-    self, Boundary, Job, Outcome, Plan, ReconcileArgs, ReconcileError, Replaying, Report, Window,
+    self, Job, Outcome, Plan, ReconcileArgs, ReconcileError, Replaying, Report, Window,
 };
 use trading::run::StageName;
 
@@ -48,16 +49,6 @@ async fn replayed(world: &World) -> Report {
     reconcile::run(&plan(world, 0, true)).await.unwrap()
 }
 
-/// Missing, ahead and differing records of each boundary.
-fn counts(report: &Report) -> Vec<[u64; 3]> {
-    let count = |Boundary { comparison, .. }: &Boundary| {
-        [comparison.missing.count, comparison.ahead.count, comparison.differs.count]
-    };
-    report.boundaries.iter().map(count).collect()
-}
-
-const NOTHING: [u64; 3] = [0, 0, 0];
-
 /// A customer of so many messages a second; a fifth of them are bad.
 fn customer(world: &World, rate: f64, seconds: u64) -> impl Future<Output = generate::Verdict> + use<> {
     let scenario = Scenario::new(rand::random(), 0.2, date(2026, 2, 9));
@@ -85,7 +76,7 @@ async fn nothing_is_found_while_messages_flow_and_nothing_when_they_have_passed(
     assert!(looks > 3 && seen_under_way > 0, "{looks} looks saw {seen_under_way} records under way");
     world.nothing_is_on_its_way().await;
     let report = compared(&world).await;
-    assert_eq!(counts(&report), [NOTHING; 4], "{report}");
+    assert_eq!(counts(&report), CLEAN, "{report}");
     assert!(report.boundaries.iter().all(|one| one.comparison.compared > 500), "{report}");
     assert_eq!(
         world.number("select count(*) from trading.reconciliations").await,
@@ -117,7 +108,7 @@ async fn rows_that_were_lost_are_found_sent_again_and_there_once_more() {
 
     let repaired = replayed(&world).await;
     assert!(repaired.agrees, "{repaired}");
-    assert_eq!(counts(&repaired), [NOTHING; 4], "{repaired}");
+    assert_eq!(counts(&repaired), CLEAN, "{repaired}");
     let replays: Vec<_> = repaired.boundaries.iter().map(|one| one.replay.unwrap()).collect();
     assert!(
         replays.iter().all(|replay| replay.outcome == Outcome::Repaired && replay.left == 0),
@@ -233,7 +224,7 @@ async fn another_content_or_status_under_the_same_id_is_told() {
         damage(&world, table, &restore).await;
     }
     let restored = compared(&world).await;
-    assert_eq!(counts(&restored), [NOTHING; 4], "{restored}");
+    assert_eq!(counts(&restored), CLEAN, "{restored}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +252,7 @@ async fn what_is_younger_than_the_grace_is_under_way_and_what_is_older_is_missin
         rest.push(world.stage(stage).await);
     }
     world.nothing_is_on_its_way().await;
-    assert_eq!(counts(&compared(&world).await), [NOTHING; 4]);
+    assert_eq!(counts(&compared(&world).await), CLEAN);
     damage(&world, "ingested", "delete from trading.ingested").await;
     let mut recent = plan(&world, 0, false);
     recent.window.since = Some(Duration::ZERO);
@@ -286,7 +277,7 @@ async fn what_the_database_refused_is_set_apart_and_not_missing() {
     }
     world.nothing_is_on_its_way().await;
     let report = compared(&world).await;
-    assert_eq!(counts(&report), [NOTHING; 4], "{report}");
+    assert_eq!(counts(&report), CLEAN, "{report}");
     assert!(report.boundaries.iter().all(|one| one.comparison.set_apart == 2), "{report}");
 }
 
