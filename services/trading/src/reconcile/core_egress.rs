@@ -14,19 +14,24 @@ use crate::message::{Trade, json};
 /// A decision is under way as long as no customer's queue has its answer; its age is that of the decision, not that of
 /// the report, which may have waited for days. The mark is of when the relay was given it; what it
 /// has not sent is compared however old it is.
-const DECIDED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.status, outbox.body, \
+const DECIDED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.status, outbox.body, \
         egressed.id as egressed_id, egressed.status as egressed_status, egressed.body as egressed_body, \
         coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
      from trading.outbox \
-     left join trading.egressed using (message_id) \
-     left join trading.unanswered using (message_id) \
-     where outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
-        or outbox.sent_at >= to_timestamp($1::bigint / 1000.0) \
+     left join trading.egressed on egressed.message_id = outbox.message_id and egressed.caused_ms = outbox.caused_ms \
+        and egressed.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
+     left join trading.unanswered on unanswered.message_id = outbox.message_id \
+     where (outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
+        or outbox.sent_at >= to_timestamp($1::bigint / 1000.0)) \
+       and outbox.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
      order by outbox.message_id";
 
 const AHEAD: &str = "select message_id, id, status from trading.egressed \
      where at >= to_timestamp($1::bigint / 1000.0) \
-       and not exists (select from trading.outbox where outbox.message_id = egressed.message_id)";
+       and caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
+       and not exists (select from trading.outbox \
+            where outbox.message_id = egressed.message_id and outbox.caused_ms = egressed.caused_ms \
+              and outbox.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)))";
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
