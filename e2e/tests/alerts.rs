@@ -59,6 +59,7 @@ fn region(seen: Seen, down: usize) -> Vec<Series> {
     let mut all = series::read("operator-0", &leader.text().unwrap());
     all.extend(series::read("operator-1", &other.text().unwrap()));
     all.extend(["keeper-0", "keeper-1", "keeper-2"].into_iter().flat_map(keeper));
+    all.extend(series::core("core-0", "trading-core"));
     all
 }
 
@@ -136,6 +137,18 @@ fn cases() -> Vec<Case> {
         Case::new("RegionOperatorWithoutLeader", series::without(healthy(), "region_operator_"))
             .after("1m")
             .says("No operator leads in region us-east-1"),
+        Case::new("TradingDaysNotMade", set(&["core-0"], "services_store_days_made_ahead_seconds", "86400"))
+            .after("15m")
+            .labelled(("job", "trading-core"))
+            .says("The stores of trading-core have partitions for 1d 0h 0m 0s to come"),
+        Case::new("TradingRowsOutsideDays", set(&["core-0"], "services_store_rows_outside_days", "3"))
+            .after("15m")
+            .labelled(("job", "trading-core"))
+            .says("3 rows of trading-core are in no partition of a day"),
+        Case::new("TradingDayKeptOpen", set(&["core-0"], "services_store_days_overdue", "2"))
+            .after("60m")
+            .labelled(("job", "trading-core"))
+            .says("trading-core keeps 2 days more than it should, because something of them is open"),
     ];
     // A start that waits for a holder is told by its finding before that.
     let moving = [

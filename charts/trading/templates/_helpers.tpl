@@ -101,6 +101,16 @@ capabilities:
 {{- end }}
 {{- end -}}
 
+{{/* What core is told about days: how many the stores keep, and how many a trade waits. Call with a dict: root, role. */}}
+{{- define "trading.daysEnv" -}}
+{{- if and .root.Values.keepDays (eq .role "core") }}
+- {name: KEEP_DAYS, value: {{ .root.Values.keepDays | quote }}}
+{{- end }}
+{{- if and .root.Values.expireAfterDays (eq .role "core") }}
+- {name: EXPIRE_AFTER_DAYS, value: {{ .root.Values.expireAfterDays | quote }}}
+{{- end }}
+{{- end -}}
+
 {{/* Whether a role reaches the other application's broker. Call with a dict: root, role. */}}
 {{- define "trading.reachesPeer" -}}
 {{- if and .root.Values.broker.peerUrl (eq .role "outbound") -}}yes{{- end -}}

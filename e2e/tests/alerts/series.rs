@@ -3,6 +3,9 @@
 /// What the keeper's own test says that its code writes while it holds the lease.
 const HOLDING: &str = include_str!("../../../operator/keeper/tests/golden/holding.txt");
 
+/// What core's own test says that its code writes while the days of its stores are as they should be.
+const DAYS: &str = include_str!("../../../services/trading/tests/golden/days.txt");
+
 /// One series with a value that does not change.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
@@ -34,13 +37,22 @@ pub(crate) fn read(pod: &str, text: &str) -> Vec<Series> {
         })
         .filter(|series| series.value.parse::<f64>().is_ok_and(f64::is_finite))
         .collect();
-    assert!(all.len() > 5, "{text}");
+    assert!(all.len() > 3, "{text}");
     all
 }
 
 /// The series of a keeper that holds the lease.
 pub(crate) fn keeper(pod: &str) -> Vec<Series> {
     read(pod, HOLDING)
+}
+
+/// The series of core about its days, scraped by a job of this name.
+pub(crate) fn core(pod: &str, job: &str) -> Vec<Series> {
+    let mut all = read(pod, DAYS);
+    for series in &mut all {
+        series.labels = series.labels.replace('}', &format!(",job=\"{job}\"}}"));
+    }
+    all
 }
 
 /// The same with another value of one series in these pods.

@@ -7,6 +7,7 @@
 //! terms (56 bits) are only ever compared between two reports of one side or two sides of one key; that two different ones
 //! look equal has a chance below 10^-37 and 10^-16. So hits are not verified.
 
+use jiff::civil::Date;
 use siphasher::sip128::SipHasher13;
 
 use crate::places::Digits;
@@ -74,6 +75,13 @@ impl<T> Side<T> {
     /// What the other side must agree on.
     pub fn terms(&self) -> &T {
         &self.terms
+    }
+
+    /// The same side with another last day of its wait. How long sides wait is no part of what was reported: it may be set anew
+    /// without making another report of a repeated one.
+    #[must_use]
+    pub fn waiting_until(self, last_day: Date) -> Self {
+        Self { last_day: ordinal(last_day), ..self }
     }
 }
 

@@ -22,6 +22,7 @@ mod reason;
 mod report;
 mod sides;
 mod terms;
+mod wait;
 mod words;
 
 pub use book::{Book, Decision, Known, Refusal, Taken};
@@ -29,4 +30,5 @@ pub use digest::{Digester, Identity, Side};
 pub use reason::{Reason, why_settlement_is_open, why_trade_is_open};
 pub use report::{Action, Allocation, Report, ReportError};
 pub use terms::{Difference, Differences, Outcome, SettlementTerms, Terms, TradeTerms};
+pub use wait::last_day;
 pub use words::{Indicator, Status};

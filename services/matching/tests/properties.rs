@@ -4,10 +4,10 @@
 
 mod support;
 
-use matching::{Action, Book, Digester, SettlementTerms, Status, TradeTerms};
+use matching::{Action, Book, Digester, SettlementTerms, Status, TradeTerms, last_day};
 use proptest::prelude::*;
 use support::oracle::{Application, Oracle};
-use support::{Batch, Message, Sided, Store, USUAL, compare};
+use support::{Batch, Message, Sided, Store, USUAL, compare, compare_sides};
 
 /// Cases of each property. `cargo xtask bench matching` runs a million against the same oracle.
 const CASES: u32 = 10_000;
@@ -86,6 +86,22 @@ proptest! {
     #[test]
     fn every_history_of_settlements_is_decided_as_the_oracle_says(history in histories(), key in any::<u128>()) {
         prop_assert_eq!(compare::<SettlementTerms>(&history, key), Ok(()));
+    }
+
+    #[test]
+    fn every_history_in_which_sides_wait_some_days_after_the_trade_date_is_decided_as_the_oracle_says(
+        history in histories(),
+        days in 0..5_u16,
+        key in any::<u128>(),
+    ) {
+        let history: Vec<Batch> = history.into_iter().map(|batch| batch.waiting(days)).collect();
+        let side = |digester: &mut Digester, message: &Message| {
+            // The report says nothing of it.
+            let report = Message { last_day: USUAL.last_day, ..*message };
+            let side = TradeTerms::side(digester, &report);
+            side.waiting_until(last_day(message.trade_date, days))
+        };
+        prop_assert_eq!(compare_sides(&history, key, side), Ok(()));
     }
 
     #[test]

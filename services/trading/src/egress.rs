@@ -101,15 +101,15 @@ pub(crate) fn settlements(decided: &Record<Decided>) -> Vec<Made> {
 
 /// The answer to one decision. A function of the record alone, so that a repeat gives the same bytes.
 pub(crate) fn emitted(decided: Record<Decided>) -> Record<Emitted> {
-    let Record { record, id, received_ms, content } = decided;
+    let Record { record, id, received_ms, caused_ms, content } = decided;
     let (status, description, destination, message) = match content {
         Decided::Told { content, status, description } => {
             (status.word().to_owned(), description, content.sender.clone(), content.text(status))
         }
         Decided::Nack { destination, description, text } => (NACK.to_owned(), description, destination, text),
-        Decided::Probe => return Record { record, id, received_ms, content: Emitted::Probe },
+        Decided::Probe => return Record { record, id, received_ms, caused_ms, content: Emitted::Probe },
     };
     let response =
         Response { id: id.clone(), timestamp: received_ms, status, description, destination, message };
-    Record { record, id, received_ms, content: Emitted::Answer(response) }
+    Record { record, id, received_ms, caused_ms, content: Emitted::Answer(response) }
 }

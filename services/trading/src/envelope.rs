@@ -26,8 +26,19 @@ pub struct Record<C> {
     pub id: String,
     /// When inbound took it, in milliseconds since 1970.
     pub received_ms: i64,
+    /// From core on, when inbound took the message that this follows from: of two reports that met, the later one. Tells the
+    /// day on which stores keep it. Absent before core, of probes, and in what an older version sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caused_ms: Option<i64>,
     /// What the sending stage made of it.
     pub content: C,
+}
+
+impl<C> Record<C> {
+    /// The time that says on which day stores keep it.
+    pub fn caused_ms(&self) -> i64 {
+        self.caused_ms.unwrap_or(self.received_ms)
+    }
 }
 
 /// What inbound sends: the text as it came.

@@ -19,6 +19,8 @@ use services_common::telemetry::chain;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::core::expiry::Expired;
+use crate::days::Standing;
 use crate::message::NACK;
 use crate::names::Application;
 
@@ -48,6 +50,10 @@ pub(crate) struct Figures {
     backlog_oldest_seconds: Family<PartLabel, Number>,
     settlements_unreturned: Number,
     settlements_unreturned_oldest_seconds: Number,
+    /// How the days of the stores stand.
+    pub(crate) days: Standing,
+    /// Trades whose wait was ended.
+    pub(crate) expired: Expired,
 }
 
 /// What is on its way.
@@ -65,9 +71,11 @@ pub(crate) struct Backlog {
 }
 
 /// The statuses of answers.
-fn statuses() -> [&'static str; 5] {
-    let told = [Status::Matched, Status::Mismatched, Status::Settled, Status::Cancelled].map(Status::word);
-    [told[0], told[1], told[2], told[3], NACK]
+fn statuses() -> [&'static str; 6] {
+    let [matched, mismatched, settled, cancelled, expired] =
+        [Status::Matched, Status::Mismatched, Status::Settled, Status::Cancelled, Status::Expired]
+            .map(Status::word);
+    [matched, mismatched, settled, cancelled, expired, NACK]
 }
 
 impl Default for Figures {
@@ -80,6 +88,8 @@ impl Default for Figures {
             backlog_oldest_seconds: Family::default(),
             settlements_unreturned: Number::default(),
             settlements_unreturned_oldest_seconds: Number::default(),
+            days: Standing::default(),
+            expired: Expired::default(),
         }
     }
 }

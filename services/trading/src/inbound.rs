@@ -8,8 +8,10 @@ use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
 use services_common::{clock, wire};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use crate::days::DAY_MS;
 use crate::envelope::{Raw, Record, pack};
 use crate::message::json;
 use crate::names::Line;
@@ -118,6 +120,7 @@ impl Stage for Inbound {
                 record: probe,
                 id: probe.to_string(),
                 received_ms: now_ms,
+                caused_ms: None,
                 content: Raw::Probe,
             }))
             .collect();
@@ -156,7 +159,7 @@ pub(crate) fn record(
         Some(refusal) => Raw::Refused(refusal, text),
         None => Raw::Text(text),
     };
-    Record { record, id, received_ms, content }
+    Record { record, id, received_ms, caused_ms: None, content }
 }
 
 fn insert_query(line: &Line) -> String {
@@ -166,11 +169,31 @@ fn insert_query(line: &Line) -> String {
             select distinct on (record) * \
               from unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[]) as given (record, id, body, defect) \
              order by record), \
+        known as ( \
+            select record from {raw} where record = any($1) and received_ms >= $6 and received_ms < $7), \
         fresh as ( \
             insert into {raw} (record, correlation_id, received_ms, body, defect) \
-            select record, id, $5, body, defect from given on conflict (record) do nothing returning record) \
-        insert into {pending} (record) select record from fresh"
+            select record, id, $5, body, defect from given \
+            where not exists (select from known where known.record = given.record) order by record \
+            on conflict do nothing returning record, received_ms) \
+        insert into {pending} (record, received_ms) select record, received_ms from fresh on conflict do nothing"
     )
+}
+
+/// Which of the records were received around now, and when first. One that came longer ago is taken as new: core tells what
+/// it is.
+fn first_query(line: &Line) -> String {
+    format!(
+        "select record, min(received_ms) from {} \
+         where record = any($1) and received_ms >= $2 and received_ms < $3 group by record",
+        line.raw
+    )
+}
+
+/// The days on which a message that comes now may have come before: today, yesterday, and tomorrow by another clock.
+fn around(now_ms: i64) -> (i64, i64) {
+    let today = now_ms - now_ms.rem_euclid(DAY_MS);
+    (today - DAY_MS, today + 2 * DAY_MS)
 }
 
 /// Stores the messages; returns when those that were there already had been received first.
@@ -188,13 +211,14 @@ async fn insert(
     let bodies: Vec<&[u8]> = messages.iter().map(|message| message.body.as_slice()).collect();
     let defects: Vec<Option<String>> =
         messages.iter().map(|message| message.refusal.as_ref().map(json)).collect();
+    let (from_ms, to_ms) = around(now_ms);
     let statement = unit.transaction().prepare_cached(&insert_query(line)).await?;
-    let fresh = unit.transaction().execute(&statement, &[&records, &ids, &bodies, &defects, &now_ms]).await?;
+    let values: [&(dyn ToSql + Sync); 7] = [&records, &ids, &bodies, &defects, &now_ms, &from_ms, &to_ms];
+    let fresh = unit.transaction().execute(&statement, &values).await?;
     if fresh == messages.len() as u64 {
         return Ok(HashMap::new());
     }
-    let first = format!("select record, received_ms from {} where record = any($1)", line.raw);
-    let statement = unit.transaction().prepare_cached(&first).await?;
-    let rows = unit.transaction().query(&statement, &[&records]).await?;
+    let statement = unit.transaction().prepare_cached(&first_query(line)).await?;
+    let rows = unit.transaction().query(&statement, &[&records, &from_ms, &to_ms]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

@@ -114,7 +114,7 @@ pub(crate) fn parsed<C: Content>(raw: Record<Raw>) -> Record<Parsed<C>> {
         Raw::Refused(refusal, text) => Parsed::Nack(refusal, text),
         Raw::Probe => Parsed::Probe,
     };
-    Record { record: raw.record, id: raw.id, received_ms: raw.received_ms, content }
+    Record { record: raw.record, id: raw.id, received_ms: raw.received_ms, caused_ms: None, content }
 }
 
 /// A record that the database refuses, as a refusal. One that was refused before keeps its reason.
@@ -147,7 +147,7 @@ async fn insert_valid<C: Content>(unit: &Guarded<'_>, records: &[Record<Parsed<C
     let insert = format!(
         "insert into {} (record, id, received_ms, content) \
          select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) order by 1 \
-         on conflict (record) do nothing",
+         on conflict do nothing",
         C::LINE.ingested
     );
     let statement = unit.transaction().prepare_cached(&insert).await?;
@@ -178,7 +178,7 @@ async fn insert_nacks<C: Content>(unit: &Guarded<'_>, records: &[Record<Parsed<C
         "insert into {} (record, id, received_ms, code, field, description, refusal, body) \
          select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
             $7::text[], $8::text[]) order by 1 \
-         on conflict (record) do nothing",
+         on conflict do nothing",
         C::LINE.nacks
     );
     let statement = unit.transaction().prepare_cached(&insert).await?;

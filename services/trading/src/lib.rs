@@ -4,6 +4,7 @@
 //! egress (makes what follows) → outbound (sends it: answers to customers, settlements to the other application).
 
 mod core;
+mod days;
 mod egress;
 pub mod envelope;
 mod figures;

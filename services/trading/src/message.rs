@@ -164,7 +164,7 @@ pub struct Response {
     pub id: String,
     /// When the inbound gateway took the message, in milliseconds since 1970.
     pub timestamp: i64,
-    /// `MATCHED`, `MISMATCHED`, `CANCELLED` or `NACK`.
+    /// `MATCHED`, `MISMATCHED`, `SETTLED`, `CANCELLED`, `EXPIRED` or `NACK`.
     pub status: String,
     /// Reason codes and their meaning.
     pub description: String,

@@ -30,14 +30,31 @@ mod settlement {
 }
 
 /// The stores that both applications have, then the application's own tables.
-fn runner(application: Application) -> refinery::Runner {
+fn runner(application: Application) -> Result<refinery::Runner, refinery::Error> {
     let own = match application {
         Application::TradeMatching => trade_matching::migrations::runner(),
         Application::Settlement => settlement::migrations::runner(),
     };
     let mut all = shared::migrations::runner().get_migrations().clone();
     all.extend_from_slice(own.get_migrations());
-    refinery::Runner::new(&all)
+    all.push(stores_by_day(application)?);
+    Ok(refinery::Runner::new(&all))
+}
+
+/// A migration that is mostly the same in both applications, under the next number of each.
+fn stores_by_day(application: Application) -> Result<refinery::Migration, refinery::Error> {
+    let (version, own) = match application {
+        Application::TradeMatching => (9, include_str!("../migrations/by_day/trade_matching.sql")),
+        Application::Settlement => (5, include_str!("../migrations/by_day/settlement.sql")),
+    };
+    let parts = [
+        include_str!("../migrations/by_day/functions.sql"),
+        include_str!("../migrations/by_day/lists.sql"),
+        include_str!("../migrations/by_day/begin.sql"),
+        own,
+        include_str!("../migrations/by_day/end.sql"),
+    ];
+    refinery::Migration::unapplied(&format!("V{version}__stores_by_day"), &parts.concat())
 }
 
 const BOOTSTRAP: &str = include_str!("../bootstrap.sql");
@@ -224,7 +241,7 @@ async fn apply(application: Application, client: &mut Client) -> Result<Done, Mi
     client.batch_execute(BOOTSTRAP).await.map_err(sorted("make roles and schema"))?;
     // Everything made from here on belongs to the owner, whoever migrates.
     client.batch_execute("SET ROLE trading_owner").await.map_err(sorted("become trading_owner"))?;
-    let mut runner = runner(application).set_abort_divergent(true).set_abort_missing(true);
+    let mut runner = runner(application)?.set_abort_divergent(true).set_abort_missing(true);
     runner.set_migration_table_name(HISTORY);
     let report = runner.run_async(client).await?;
     Ok(report.applied_migrations().iter().map(|migration| format!("applied {migration}")).collect())
@@ -235,7 +252,7 @@ async fn verify_standby(
     client: &Client,
     began: Instant,
 ) -> Result<Done, MigrateError> {
-    let wanted = runner(application)
+    let wanted = runner(application)?
         .get_migrations()
         .iter()
         .map(refinery::Migration::version)

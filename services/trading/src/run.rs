@@ -21,13 +21,13 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use peer::PeerArgs;
-
+use crate::core::expiry::Expiry;
 use crate::core::reconciling::Reconciling;
 use crate::core::relay::{self, Relay};
 use crate::core::replay::Whose;
 use crate::core::returns::Returns;
 use crate::core::{Core, Subject, hooks};
+use crate::days::{Days, KEEP_DAYS_MIN};
 use crate::egress::Egress;
 use crate::figures::{self, Figures};
 use crate::inbound::Inbound;
@@ -38,8 +38,10 @@ use crate::outbound::Outbound;
 use crate::settlement::returning::Returning;
 use crate::settlement::{Back, Settlement, outgoing, resend};
 
-/// Connections of one process: two lines, relay, gate, hooks, and one to spare.
-const POOL_SIZE: usize = 6;
+pub use peer::PeerArgs;
+
+/// Connections of one process: two lines, relay, gate, hooks, days, expiry, and one to spare.
+const POOL_SIZE: usize = 8;
 /// Longest time that a process takes to finish what it has begun.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -94,6 +96,25 @@ pub struct StageArgs {
     batch_limit: Option<NonZeroU16>,
     #[command(flatten)]
     peer: PeerArgs,
+    /// Days that the stores keep beside today, 7 to 3650: a day that is older is dropped once nothing of it is open; 0 keeps all.
+    /// Only core uses it
+    #[arg(long, env = "KEEP_DAYS", default_value = "0", value_parser = keep_days)]
+    keep_days: KeepDays,
+}
+
+/// How many days are kept; `None` is all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct KeepDays(Option<NonZeroU16>);
+
+/// Longest time that options count in days: ten years.
+const DAYS_MAX: u16 = 3_650;
+
+fn keep_days(text: &str) -> Result<KeepDays, String> {
+    match text.parse() {
+        Ok(0) => Ok(KeepDays(None)),
+        Ok(days @ KEEP_DAYS_MIN..=DAYS_MAX) => Ok(KeepDays(NonZeroU16::new(days))),
+        _ => Err(format!("write a number of days from {KEEP_DAYS_MIN} to {DAYS_MAX}, or 0 to keep all")),
+    }
 }
 
 /// Options of the stages of trade matching.
@@ -109,6 +130,10 @@ pub struct TradingArgs {
     /// outbound uses it
     #[arg(long, env = "RESEND_AFTER_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(60..=86_400))]
     resend_after_seconds: u64,
+    /// Days after its trade date for which a trade waits for the other party's report, 1 to 3650; then it is EXPIRED, and its
+    /// sender told. 0: it waits for ever. Only core uses it
+    #[arg(long, env = "EXPIRE_AFTER_DAYS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(DAYS_MAX)))]
+    expire_after_days: u16,
 }
 
 /// Whether settlements flow, and where outbound sends them.
@@ -168,6 +193,10 @@ pub struct Deps {
     pub resend_after: Duration,
     /// Messages in one transaction at most; `None` leaves it to the stages.
     pub batch_limit: Option<NonZeroU16>,
+    /// Days that core lets the stores keep, at least 7; `None` is all.
+    pub keep_days: Option<NonZeroU16>,
+    /// Days after the trade date for which core lets a trade wait; `None` is for ever.
+    pub expire_after: Option<NonZeroU16>,
 }
 
 /// Runs a stage of trade matching as configured until `shutdown`.
@@ -181,7 +210,9 @@ pub async fn from_args(
 ) -> Result<(), RunError> {
     let resend_after = Duration::from_secs(args.resend_after_seconds);
     let settlements = args.settlements.then_some(resend_after);
-    configured(Application::TradeMatching, name, args.stage, settlements, shutdown).await
+    let expire_after = NonZeroU16::new(args.expire_after_days);
+    let deps = configured(Application::TradeMatching, name, &args.stage, settlements).await?;
+    listening(name, Deps { expire_after, ..deps }, &args.stage, shutdown).await
 }
 
 /// Runs a stage of the settlement application as configured until `shutdown`.
@@ -194,35 +225,45 @@ pub async fn settlement_from_args(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     // It sends nothing again by itself: it answers what comes again.
-    configured(Application::Settlement, name, args, Some(Duration::MAX), shutdown).await
+    let deps = configured(Application::Settlement, name, &args, Some(Duration::MAX)).await?;
+    listening(name, deps, &args, shutdown).await
 }
 
 async fn configured(
     application: Application,
     name: StageName,
-    args: StageArgs,
+    args: &StageArgs,
     settlements: Option<Duration>,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<Deps, RunError> {
     let identity = format!("{}-{} {}", args.region.app, name.word(), args.region.region);
-    let deps = Deps {
+    Ok(Deps {
         app: args.region.app.clone(),
         region: args.region.region.clone(),
         database: Database::from_args(&args.database, &identity, POOL_SIZE).await?,
         broker: BrokerConfig::from_args(&args.broker, &identity).await?,
         broker_user: args.broker.broker_user.clone(),
-        probe_user: args.probe_user,
+        probe_user: args.probe_user.clone(),
         application,
         settlements: match (settlements, name) {
             (None, _) => Settlements::Off,
             (Some(_), StageName::Outbound) => {
-                Settlements::On(Some(Box::new(args.peer.broker(&identity).await?)))
+                Settlements::On(Some(Box::new(args.peer.clone().broker(&identity).await?)))
             }
             (Some(_), _) => Settlements::On(None),
         },
         resend_after: settlements.unwrap_or(Duration::MAX),
         batch_limit: args.batch_limit,
-    };
+        keep_days: args.keep_days.0,
+        expire_after: None,
+    })
+}
+
+async fn listening(
+    name: StageName,
+    deps: Deps,
+    args: &StageArgs,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let address = args.http.http_listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     run(name, deps, listener, shutdown).await
@@ -238,7 +279,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let (metrics, figures) = metrics(name, deps.application);
+    let (metrics, figures) = metrics(name, &deps);
     let stage_deps = StageDeps {
         database: deps.database.clone(),
         broker: Arc::new(Broker::new(deps.broker.clone())),
@@ -268,12 +309,16 @@ pub async fn run(
 }
 
 /// The metrics of a process; the application's own are those of the last stage and of core.
-fn metrics(name: StageName, application: Application) -> (Metrics, Figures) {
-    let figures = Figures::default();
+fn metrics(name: StageName, deps: &Deps) -> (Metrics, Figures) {
+    let (application, figures) = (deps.application, Figures::default());
     let metrics = Metrics::with(name.word(), |registry| match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress => {}
         StageName::Core => {
             figures.register_backlog(registry);
+            figures.days.register(registry);
+            if deps.expire_after.is_some() {
+                figures.expired.register(registry);
+            }
             if application == Application::TradeMatching {
                 figures.register_unreturned(registry);
             }
@@ -345,7 +390,8 @@ impl Work {
             StageName::Core => {
                 let written = Arc::new(Notify::new());
                 let returns = Returns { answers_written: written.clone() };
-                tokio::join!(self.core::<Trade>(written), self.second_line(returns));
+                let expiry = self.expire(written.clone());
+                tokio::join!(self.core::<Trade>(written), self.second_line(returns), expiry);
             }
             StageName::Egress => self.stage(Egress { settlements: on }).await,
             StageName::Outbound => {
@@ -392,8 +438,19 @@ impl Work {
             application: self.deps.application,
         };
         let core = Core::<C>::new(written, self.deps.settlements.on());
+        let days = Days {
+            deps: self.stage_deps.clone(),
+            keep: self.deps.keep_days,
+            standing: self.figures.days.clone(),
+        };
         let stop = || self.shutdown.clone();
-        tokio::join!(self.stage(core), relay.run(stop()), backlog.run(stop()));
+        tokio::join!(self.stage(core), relay.run(stop()), backlog.run(stop()), days.run(stop()));
+    }
+
+    async fn expire(&self, answers_written: Arc<Notify>) {
+        let Some(after) = self.deps.expire_after else { return };
+        let (deps, expired) = (self.stage_deps.clone(), self.figures.expired.clone());
+        Expiry { deps, after, answers_written, expired }.run(self.shutdown.clone()).await;
     }
 
     async fn resend_settlements(&self) {
@@ -416,5 +473,20 @@ impl Work {
         let broker = relay.broker.clone();
         relay.run(self.shutdown.clone()).await;
         broker.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_kept_from_a_week_to_ten_years_or_all_of_them() {
+        let days = |text| keep_days(text).map(|KeepDays(days)| days.map_or(0, NonZeroU16::get));
+        assert_eq!(["0", "7", "3650"].map(days), [Ok(0), Ok(7), Ok(3_650)]);
+        for wrong in ["", "6", "3651", "-1", "a week", "65536"] {
+            let reason = days(wrong).unwrap_err();
+            assert!(reason.contains("from 7 to 3650, or 0"), "{wrong}: {reason}");
+        }
     }
 }

@@ -37,11 +37,11 @@ pub(crate) async fn quarantine(
 }
 
 /// Where egress keeps its answers.
-pub(crate) const EGRESSED: &str = "insert into trading.egressed (message_id, id, status, body) \
-     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
+pub(crate) const EGRESSED: &str = "insert into trading.egressed (message_id, id, status, body, caused_ms) \
+     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[]) order by 1 on conflict do nothing";
 /// Where outbound keeps its answers.
-pub(crate) const SENT: &str = "insert into trading.sent (message_id, id, status, body) \
-     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
+pub(crate) const SENT: &str = "insert into trading.sent (message_id, id, status, body, caused_ms) \
+     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[]) order by 1 on conflict do nothing";
 
 /// Keeps answers in the store of a stage; those that are there already stay as they are.
 ///
@@ -53,19 +53,21 @@ pub(crate) async fn answers(
     records: impl IntoIterator<Item = &Record<Emitted>>,
 ) -> Result<(), DbError> {
     let (mut messages, mut ids, mut statuses, mut bodies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut caused = Vec::new();
     for record in records {
         if let Emitted::Answer(response) = &record.content {
             messages.push(record.record);
             ids.push(record.id.as_str());
             statuses.push(response.status.as_str());
             bodies.push(json(response));
+            caused.push(record.caused_ms());
         }
     }
     if messages.is_empty() {
         return Ok(());
     }
     let statement = unit.transaction().prepare_cached(insert).await?;
-    unit.transaction().execute(&statement, &[&messages, &ids, &statuses, &bodies]).await?;
+    unit.transaction().execute(&statement, &[&messages, &ids, &statuses, &bodies, &caused]).await?;
     Ok(())
 }
 

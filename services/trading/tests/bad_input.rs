@@ -205,11 +205,12 @@ async fn of_an_envelope_only_the_records_that_the_database_refuses_are_set_apart
         .into_iter()
         .flat_map(|sender| (1..=20).map(move |number| raw_record(number, sender)))
         .collect();
-    let pending: Vec<_> = records.iter().map(|record| format!("({})", record["record"])).collect();
+    let pending: Vec<_> =
+        records.iter().map(|record| format!("({}, {})", record["record"], record["received_ms"])).collect();
     let pending = pending.join(",").replace('"', "'");
     // As inbound would have written them; the trigger demands its guard.
     let insert = format!(
-        "alter table trading.pending disable trigger user; insert into trading.pending (record) values {pending}; \
+        "alter table trading.pending disable trigger user; insert into trading.pending (record, received_ms) values {pending}; \
          alter table trading.pending enable trigger user"
     );
     world.sql.batch_execute(&insert).await.unwrap();
@@ -300,5 +301,5 @@ async fn migrating_again_changes_nothing_and_a_standby_confirms_that_all_has_arr
         trading::migrate::database(Application::TradeMatching, &options, Instant::now() + support::PATIENCE)
             .await
             .unwrap();
-    assert_eq!(verified, ["standby: all 8 migrations have arrived"]);
+    assert_eq!(verified, ["standby: all 9 migrations have arrived"]);
 }

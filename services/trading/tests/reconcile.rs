@@ -174,8 +174,8 @@ async fn a_row_without_anything_before_it_is_told_as_ahead() {
     damage(&world, "inbound_raw", raw).await;
     damage(&world, "ingested", "delete from trading.ingested where id like '%-5'").await;
     damage(&world, "outbox", "delete from trading.outbox where status = 'CANCELLED'").await;
-    let invented = "insert into trading.sent (message_id, id, status, body) \
-                    values (gen_random_uuid(), 'nobody', 'MATCHED', '{}')";
+    let invented = "insert into trading.sent (message_id, id, status, body, caused_ms) \
+                    values (gen_random_uuid(), 'nobody', 'MATCHED', '{}', 1)";
     damage(&world, "sent", invented).await;
     let report = replayed(&world).await;
     assert!(!report.agrees);
@@ -314,7 +314,8 @@ async fn a_decision_that_the_relay_has_not_sent_is_compared_however_old_it_is() 
     plan.jobs = vec![Job::CoreEgress];
     plan.window.since = Some(Duration::from_secs(60));
     assert_eq!(counts(&reconcile::run(&plan).await.unwrap()), [NOTHING], "the relay has sent them");
-    let unsent = "insert into trading.unsent select seq from trading.outbox where status = 'MATCHED'";
+    let unsent =
+        "insert into trading.unsent select seq, caused_ms from trading.outbox where status = 'MATCHED'";
     damage(&world, "unsent", unsent).await;
     assert_eq!(counts(&reconcile::run(&plan).await.unwrap()), [[4, 0, 0]]);
 }

@@ -147,6 +147,19 @@ impl Batch {
             ending: endings[(number % 4) as usize],
         }
     }
+
+    /// The same where each side waits for so many days after its trade date. Its waits are given up more often, on days around
+    /// the last ones.
+    pub fn waiting(self, days: u16) -> Self {
+        // Day after day, by the calendar.
+        let last_day =
+            |message: &Message| (0..days).fold(message.trade_date, |day, _| day.tomorrow().unwrap());
+        let messages: Vec<Message> =
+            self.messages.iter().map(|message| Message { last_day: last_day(message), ..*message }).collect();
+        let around =
+            (0..messages.len() % 3).fold(messages.first().map(last_day), |day, _| day?.tomorrow().ok());
+        Self { expire: self.expire.or(around), messages, ..self }
+    }
 }
 
 /// Terms that know how a side comes from a message.
@@ -208,6 +221,15 @@ impl<T: Sided> Store<T> {
 
 /// Lets book and oracle decide the same history; tells the first difference.
 pub fn compare<T: Sided>(history: &[Batch], key: u128) -> Result<(), String> {
+    compare_sides::<T>(history, key, T::side)
+}
+
+/// The same with sides that are made in another way.
+pub fn compare_sides<T: Sided>(
+    history: &[Batch],
+    key: u128,
+    side_of: impl Fn(&mut Digester, &Message) -> Side<T>,
+) -> Result<(), String> {
     let mut digester = Digester::new(key);
     let mut oracle = Oracle::new(T::APPLICATION);
     let (mut book, mut store) = (Book::default(), Store::<T>(Vec::new()));
@@ -218,14 +240,14 @@ pub fn compare<T: Sided>(history: &[Batch], key: u128) -> Result<(), String> {
         }
         if batch.ending == Ending::LostAndRepeated {
             for message in &batch.messages {
-                book.take(T::side(&mut digester, message));
+                book.take(side_of(&mut digester, message));
             }
             book = Book::new(store.0.iter().rev().copied());
         }
         let times = if batch.ending == Ending::StoredAndRepeated { 2 } else { 1 };
         for _ in 0..times {
             let sides: Vec<Side<T>> =
-                batch.messages.iter().map(|message| T::side(&mut digester, message)).collect();
+                batch.messages.iter().map(|message| side_of(&mut digester, message)).collect();
             let decisions: Vec<Decision> = match batch.ending {
                 Ending::GoesOn => sides.iter().map(|side| book.take(*side)).collect(),
                 Ending::Restarts | Ending::LostAndRepeated | Ending::StoredAndRepeated => {
@@ -242,7 +264,7 @@ pub fn compare<T: Sided>(history: &[Batch], key: u128) -> Result<(), String> {
         }
     }
     for (message, status) in &oracle.sides {
-        let identity = T::side(&mut digester, message).identity();
+        let identity = side_of(&mut digester, message).identity();
         same(&book.status(identity), &Some(*status), message)?;
         let stored = store.0.iter().find(|known| known.side.identity() == identity);
         same(&stored.map(|known| known.status), &Some(*status), message)?;

@@ -55,7 +55,7 @@ impl Batches {
         let marked = seen
             .statements
             .iter()
-            .find(|statement| statement.text.starts_with("with older as ( update trading.outbox "))
+            .find(|statement| statement.text.starts_with("delete from trading.unsent where seq "))
             .unwrap();
         Self {
             records_in_message: each("services_records_total{}", "services_batch_messages_sum{}")[1],

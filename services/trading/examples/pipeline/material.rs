@@ -58,16 +58,21 @@ fn side(id: &str, body: &[u8]) -> Option<Side> {
     Some(Side {
         raw: of(record, id, received_ms, Raw::Text(text.clone())),
         parsed: of(record, id, received_ms, Parsed::Valid(Box::new(trade.clone()))),
-        decided: of(record, id, received_ms, told),
-        emitted: of(record, id, received_ms, Emitted::Answer(response.clone())),
+        decided: decided(of(record, id, received_ms, told)),
+        emitted: decided(of(record, id, received_ms, Emitted::Answer(response.clone()))),
         text,
         trade,
         response,
     })
 }
 
+/// As it travels from core on.
+fn decided<C>(record: Record<C>) -> Record<C> {
+    Record { caused_ms: Some(record.received_ms), ..record }
+}
+
 fn of<C>(record: Uuid, id: &str, received_ms: i64, content: C) -> Record<C> {
-    Record { record, id: id.to_owned(), received_ms, content }
+    Record { record, id: id.to_owned(), received_ms, caused_ms: None, content }
 }
 
 /// The bytes that pass each hop with so many sides in one message, from the customer to the customer.

@@ -115,12 +115,12 @@ async fn grow(sql: &Client, rows: u32) {
     let fill = format!(
         "alter table trading.egressed disable trigger region_guard; \
          alter table trading.sent disable trigger region_guard; \
-         insert into trading.egressed (message_id, id, status, body) \
-            select gen_random_uuid(), id, status, body from trading.egressed, \
+         insert into trading.egressed (message_id, id, status, body, caused_ms) \
+            select gen_random_uuid(), id, status, body, caused_ms from trading.egressed, \
                generate_series(1, {rows} / (select count(*) from trading.egressed)) \
             limit greatest({rows} - (select count(*) from trading.egressed), 0); \
-         insert into trading.sent (message_id, id, status, body) \
-            select message_id, id, status, body from trading.egressed on conflict do nothing; \
+         insert into trading.sent (message_id, id, status, body, caused_ms) \
+            select message_id, id, status, body, caused_ms from trading.egressed on conflict do nothing; \
          alter table trading.egressed enable always trigger region_guard; \
          alter table trading.sent enable always trigger region_guard; \
          vacuum analyze trading.egressed; vacuum analyze trading.sent"

@@ -17,12 +17,22 @@ use crate::cpu::Cpu;
 use crate::material::Side;
 use crate::servers::{Pipeline, Servers};
 
-const TABLES: [&str; 9] =
-    ["inbound_raw", "pending", "ingested", "trades", "outbox", "unsent", "unanswered", "egressed", "sent"];
+/// A store by day costs what one of its partitions costs, so that is what is copied.
+const TABLES: [(&str, &str); 9] = [
+    ("inbound_raw", "inbound_raw_rest"),
+    ("pending", "pending"),
+    ("ingested", "ingested_rest"),
+    ("trades", "trades"),
+    ("outbox", "outbox_rest"),
+    ("unsent", "unsent"),
+    ("unanswered", "unanswered"),
+    ("egressed", "egressed_rest"),
+    ("sent", "sent_rest"),
+];
 
 const INBOUND: &str = "with raw as (insert into ceiling.inbound_raw (record, correlation_id, received_ms, body) \
-        select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[]) returning record) \
-     insert into ceiling.pending (record) select record from raw";
+        select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::bytea[]) returning record, received_ms) \
+     insert into ceiling.pending (record, received_ms) select record, received_ms from raw";
 const INGESTION: &str = "insert into ceiling.ingested (record, id, received_ms, content) \
      select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[])";
 const DECIDED: &str = "delete from ceiling.pending where record = any($1)";
@@ -35,20 +45,20 @@ const TRADES: &str = "insert into ceiling.trades (trade_date, id, record, receiv
         $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::numeric[], $12::integer[], \
         $13::text[]) as given (trade_date, id, record, received_ms, sender_id, im_id, broker_id, trade_id, security, \
         indicator, price, quantity, trade)";
-const OUTBOX: &str = "with told as (insert into ceiling.outbox (message_id, id, received_ms, status, body, epoch, sent_at) \
-        select *, 1, clock_timestamp() from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[]) \
+const OUTBOX: &str = "with told as (insert into ceiling.outbox (message_id, id, received_ms, status, body, epoch, sent_at, caused_ms) \
+        select *, 1, clock_timestamp(), 1 from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[]) \
         returning message_id, seq), \
-     unsent as (insert into ceiling.unsent (seq) select seq from told) \
+     unsent as (insert into ceiling.unsent (seq, caused_ms) select seq, 1 from told) \
      insert into ceiling.unanswered (message_id, caused_ms) select message_id, 1 from told";
 const UNSENT: &str = "with listed as ( \
         select seq from ceiling.unsent order by seq limit $1 for update skip locked) \
      select seq, message_id, id, received_ms, body from ceiling.outbox \
      where seq = any(array(select seq from listed)) order by seq";
 const RELAYED: &str = "delete from ceiling.unsent where seq = any($1)";
-const EGRESS: &str = "insert into ceiling.egressed (message_id, id, status, body) \
-     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])";
-const OUTBOUND: &str = "insert into ceiling.sent (message_id, id, status, body) \
-     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])";
+const EGRESS: &str = "insert into ceiling.egressed (message_id, id, status, body, caused_ms) \
+     select *, 1 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])";
+const OUTBOUND: &str = "insert into ceiling.sent (message_id, id, status, body, caused_ms) \
+     select *, 1 from unnest($1::uuid[], $2::text[], $3::text[], $4::text[])";
 const DELIVERED: &str =
     "delete from ceiling.unanswered where message_id = any($1) returning message_id, caused_ms";
 
@@ -113,7 +123,7 @@ pub(crate) async fn run(
     count: usize,
 ) -> Vec<Part> {
     let copies: String = TABLES
-        .map(|name| format!("create table ceiling.{name} (like trading.{name} including all);"))
+        .map(|(name, of)| format!("create table ceiling.{name} (like trading.{of} including all);"))
         .concat();
     let fresh = "drop schema if exists ceiling cascade; create schema ceiling;";
     pipeline.sql().batch_execute(&format!("{fresh}{copies}")).await.unwrap();

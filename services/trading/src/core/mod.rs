@@ -3,6 +3,7 @@
 //! Both parties' reports take the same lock before they are looked at, so that two that come at once on two instances
 //! still meet. The relay sends the answers; the hooks serve the operator.
 
+pub(crate) mod expiry;
 pub(crate) mod hooks;
 pub(crate) mod reconciling;
 pub(crate) mod relay;
@@ -189,11 +190,12 @@ pub(crate) struct Answer<C> {
 
 /// A probe passes core without leaving anything to be told.
 fn probe<C>(record: &Record<Parsed<C>>) -> Option<Record<Decided<C>>> {
-    let Record { record, id, received_ms, content } = record;
+    let Record { record, id, received_ms, content, .. } = record;
     content.is_probe().then(|| Record {
         record: *record,
         id: id.clone(),
         received_ms: *received_ms,
+        caused_ms: None,
         content: Decided::Probe,
     })
 }
@@ -202,27 +204,35 @@ fn probe<C>(record: &Record<Parsed<C>>) -> Option<Record<Decided<C>>> {
 pub(crate) struct Changes<C> {
     /// Reports that hold from now on, with status and counterpart: first ones, and ones in the place of a lower version.
     new: Vec<Holding<C>>,
-    /// Known reports that found their counterpart.
+    /// Known reports that found their counterpart, or whose wait has ended.
     updated: Vec<Update>,
     /// Reports refused because of what is known, with the code.
     refused: Vec<(Report<C>, RefusalCode)>,
     /// Answers of all of them.
     answers: Vec<Answer<C>>,
+    /// Reports that may have been decided before: not pending, or pending once more because they came again days later.
+    repeated: Vec<Report<C>>,
 }
 
 impl<C> Default for Changes<C> {
     fn default() -> Self {
-        Self { new: Vec::new(), updated: Vec::new(), refused: Vec::new(), answers: Vec::new() }
+        Self {
+            new: Vec::new(),
+            updated: Vec::new(),
+            refused: Vec::new(),
+            answers: Vec::new(),
+            repeated: Vec::new(),
+        }
     }
 }
 
-/// A known report that found its counterpart; named by business date and id.
+/// A known report that found its counterpart, or whose wait has ended; named by business date and id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Update {
     trade_date: Date,
     id: String,
     status: &'static str,
-    counterpart: String,
+    counterpart: Option<String>,
 }
 
 /// Decides reports, and tells what both parties agree on since.
@@ -232,27 +242,22 @@ async fn decide<C: Subject>(
 ) -> Result<Vec<(Date, String)>, DbError> {
     let decided: Vec<Uuid> = records.iter().map(|record| record.record).collect();
     let (mut reports, mut changes) = (Vec::new(), Changes::default());
-    for Record { record, id, received_ms, content } in records {
-        match content {
-            Parsed::Valid(content) => {
-                let content = content.as_ref().clone();
-                reports.push(Report { record: *record, received_ms: *received_ms, content });
-            }
-            Parsed::Nack(refusal, text) => {
-                changes.answers.push(refused(*record, id, *received_ms, refusal, text.clone()))
-            }
-            Parsed::Probe => {}
-        }
-    }
     // What is not pending was decided before: a batch that comes again changes nothing, also where a later version has
     // taken the place of its report since.
     let open = tables::no_longer_pending(unit, &C::LINE, &decided).await?;
-    let (open, repeated): (Vec<_>, Vec<_>) =
-        reports.into_iter().partition(|report| open.contains(&report.record));
-    if !repeated.is_empty() {
-        C::repeated(unit, &repeated).await?;
+    for Record { record, id, received_ms, content, .. } in records {
+        match content {
+            Parsed::Valid(content) => {
+                let content = content.as_ref().clone();
+                let report = Report { record: *record, received_ms: *received_ms, content };
+                if open.contains(record) { reports.push(report) } else { changes.repeated.push(report) }
+            }
+            Parsed::Nack(refusal, text) if open.contains(record) => {
+                changes.answers.push(refused(*record, id, *received_ms, refusal, text.clone()))
+            }
+            Parsed::Nack(..) | Parsed::Probe => {}
+        }
     }
-    let reports = open;
     if !reports.is_empty() {
         let locks: BTreeSet<i32> = reports.iter().map(|report| report.content.lock()).collect();
         tables::lock(unit, &locks.into_iter().collect::<Vec<_>>()).await?;
@@ -260,6 +265,9 @@ async fn decide<C: Subject>(
         // A key that no customer knows; it does not matter to the result.
         let mut digester = Digester::new(Uuid::new_v4().as_u128());
         match_reports(&mut digester, reports, known, &mut changes);
+    }
+    if !changes.repeated.is_empty() {
+        C::repeated(unit, &changes.repeated).await?;
     }
     tables::write(unit, &changes).await?;
     Ok(changes.agreed())
@@ -300,10 +308,14 @@ fn match_reports<C: Subject>(
         let Ok(side) = report.content.side(digester) else { continue };
         let identity = side.identity();
         match book.take(side) {
-            Decision::Repeat => continue,
+            Decision::Repeat => {
+                changes.repeated.push(report);
+                continue;
+            }
             Decision::Refused(why) => {
                 let refusal = not_taken(&report.content, why);
                 changes.answers.push(refused_report(&report, &refusal));
+                changes.repeated.push(report.clone());
                 changes.refused.push((report, refusal.code));
                 continue;
             }
@@ -332,6 +344,7 @@ fn match_reports<C: Subject>(
         };
         if let Some(Report { content, .. }) = by_identity.get(&identity) {
             let (trade_date, id) = content.key();
+            let counterpart = Some(counterpart);
             changes.updated.push(Update { trade_date, id, status: status.word(), counterpart });
         }
     }

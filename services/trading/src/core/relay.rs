@@ -33,8 +33,8 @@ const FOREIGN_CONNECTION: Duration = Duration::from_secs(30);
 pub(crate) struct Route {
     /// Where to, for messages about errors.
     pub(crate) queue: &'static str,
-    /// Unsent rows, locked; $1 is how many at most.
-    pub(crate) take: &'static str,
+    /// Unsent rows, locked.
+    pub(crate) take: Take,
     /// Marks the rows with the numbers $1 as sent.
     pub(crate) mark: &'static str,
     /// As $2 of `mark`, where an answer is awaited: after how many seconds a row is due again, by how often it was sent.
@@ -43,6 +43,45 @@ pub(crate) struct Route {
     pub(crate) messages: fn(&[Row], &Grant) -> Result<Unsent, DbError>,
     /// Whether the broker is another application's, whose name may lead elsewhere by now.
     pub(crate) foreign: bool,
+}
+
+/// How a round gets its rows.
+#[derive(Clone, Copy)]
+pub(crate) enum Take {
+    /// By one query; $1 is how many at most.
+    Rows(&'static str),
+    /// From a list of numbers and moments, of which $1 is how many at most; then those with the numbers $1, between the
+    /// moments $2 and $3. Two queries, because only what is known before it begins keeps a query from looking into each day.
+    Listed {
+        /// The list.
+        list: &'static str,
+        /// The rows.
+        rows: &'static str,
+    },
+}
+
+impl Take {
+    async fn rows(self, unit: &Guarded<'_>, limit: i64) -> Result<Vec<Row>, DbError> {
+        let transaction = unit.transaction();
+        let (list, rows) = match self {
+            Self::Rows(rows) => {
+                let statement = transaction.prepare_cached(rows).await?;
+                return Ok(transaction.query(&statement, &[&limit]).await?);
+            }
+            Self::Listed { list, rows } => (list, rows),
+        };
+        let statement = transaction.prepare_cached(list).await?;
+        let listed = transaction.query(&statement, &[&limit]).await?;
+        let listed: Vec<(i64, i64)> = listed
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<Result<_, DbError>>()?;
+        let moments = || listed.iter().map(|(_, moment)| *moment);
+        let (Some(first), Some(last)) = (moments().min(), moments().max()) else { return Ok(Vec::new()) };
+        let numbers: Vec<i64> = listed.iter().map(|(number, _)| *number).collect();
+        let statement = transaction.prepare_cached(rows).await?;
+        Ok(transaction.query(&statement, &[&numbers, &first, &last]).await?)
+    }
 }
 
 /// How much is sent inside one transaction, and for how long: a fence waits for it.
@@ -95,17 +134,13 @@ pub(crate) struct Unsent {
     pub(crate) messages: Vec<Outgoing>,
 }
 
-/// What is listed, and what a core of an older version wrote without listing it. Arrays, not joins: a join would rather read the
-/// whole outbox.
-const TAKE: &str = "with listed as ( \
-        select seq from trading.unsent order by seq limit $1 for update skip locked), \
-     unlisted as ( \
-        select seq from trading.outbox where sent_at is null order by seq limit $1 for update skip locked) \
-     select seq, message_id, id, received_ms, body from trading.outbox \
-     where seq = any(array(select seq from listed union all select seq from unlisted)) order by seq";
-const MARK: &str = "with older as ( \
-        update trading.outbox set sent_at = clock_timestamp() where sent_at is null and seq = any($1)) \
-     delete from trading.unsent where seq = any($1)";
+/// What is decided and not sent. An array, not a join: a join would rather read whole days.
+const TAKE: Take = Take::Listed {
+    list: "select seq, caused_ms from trading.unsent order by seq limit $1 for update skip locked",
+    rows: "select seq, message_id, id, received_ms, caused_ms, body from trading.outbox \
+        where seq = any($1) and caused_ms >= $2 and caused_ms <= $3 order by seq",
+};
+const MARK: &str = "delete from trading.unsent where seq = any($1)";
 
 /// The way from core's outbox to egress.
 pub(crate) fn outbox<C: Subject>() -> Route {
@@ -207,8 +242,7 @@ impl Relay {
         let began = Instant::now();
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
-        let statement = unit.transaction().prepare_cached(self.route.take).await.map_err(DbError::from)?;
-        let rows = unit.transaction().query(&statement, &[&limit.rows]).await.map_err(DbError::from)?;
+        let rows = self.route.take.rows(&unit, limit.rows).await?;
         let Unsent { numbers, messages } = (self.route.messages)(&rows, unit.grant())?;
         if numbers.is_empty() {
             return Ok(0);
@@ -268,8 +302,8 @@ pub(crate) fn decision<C: DeserializeOwned>(
 ) -> Result<serde_json::Result<Record<Decided<C>>>, tokio_postgres::Error> {
     let (record, id, received_ms) =
         (row.try_get("message_id")?, row.try_get("id")?, row.try_get("received_ms")?);
-    let content = serde_json::from_str(row.try_get("body")?);
-    Ok(content.map(|content| Record { record, id, received_ms, content }))
+    let (caused_ms, content) = (row.try_get("caused_ms")?, serde_json::from_str(row.try_get("body")?));
+    Ok(content.map(|content| Record { record, id, received_ms, caused_ms, content }))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Subject, relay};
+use crate::days::DAY_MS;
 use crate::envelope::{Decided, Emitted, Parsed, Raw, Record, pack};
 use crate::ingestion::Content;
 use crate::message::Trade;
@@ -36,34 +37,50 @@ pub(crate) struct Replayed {
 
 fn pending_query(line: &Line) -> String {
     let Line { raw, pending, ingested, nacks, .. } = line;
+    // The list says on which days the rest is, so that no other one is looked into.
+    let there = |name: &str, table: &str| {
+        format!(
+            "left join {table} as {name} on {name}.record = page.record \
+                and {name}.received_ms / {DAY_MS} = page.received_ms / {DAY_MS} \
+                and {name}.received_ms >= (select min(received_ms) from page) - {DAY_MS}"
+        )
+    };
     format!(
-        "select pending.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
+        "with page as materialized ( \
+            select record, received_ms from {pending} where record > $1 order by record limit $2) \
+         select page.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
             ingested.content, nacks.refusal, nacks.body as nack_body \
-         from {pending} as pending \
-         join {raw} as raw using (record) \
-         left join {ingested} as ingested using (record) \
-         left join {nacks} as nacks using (record) \
-         where pending.record > $1 order by pending.record limit $2"
+         from page \
+         {} {} {} \
+         order by page.record",
+        there("raw", raw),
+        there("ingested", ingested),
+        there("nacks", nacks)
     )
 }
 
 /// Sent ones only: the relay sends the others by itself.
-const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, \
-        egressed.message_id is not null as egressed \
-     from trading.unanswered \
-     join trading.outbox using (message_id) \
-     left join trading.egressed using (message_id) \
-     where outbox.message_id > $1 and outbox.sent_at is not null \
-       and not exists (select from trading.unsent where unsent.seq = outbox.seq) \
-     order by outbox.message_id limit $2";
+const UNANSWERED: &str = "with page as materialized ( \
+        select message_id, caused_ms from trading.unanswered where message_id > $1 order by message_id limit $2) \
+     select page.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.body, \
+        egressed.message_id is not null as egressed, \
+        outbox.seq is not null and not exists (select from trading.unsent where unsent.seq = outbox.seq) as sent \
+     from page \
+     left join trading.outbox on outbox.message_id = page.message_id and outbox.caused_ms = page.caused_ms \
+        and outbox.caused_ms >= (select min(caused_ms) from page) \
+     left join trading.egressed on egressed.message_id = page.message_id and egressed.caused_ms = page.caused_ms \
+        and egressed.caused_ms >= (select min(caused_ms) from page) \
+     order by page.message_id";
 
 /// In the settlement application egress takes what it has stored off the list.
-const UNRETURNED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body \
-     from trading.unanswered \
-     join trading.outbox using (message_id) \
-     where outbox.message_id > $1 and outbox.sent_at is not null \
-       and not exists (select from trading.unsent where unsent.seq = outbox.seq) \
-     order by outbox.message_id limit $2";
+const UNRETURNED: &str = "with page as materialized ( \
+        select message_id, caused_ms from trading.unanswered where message_id > $1 order by message_id limit $2) \
+     select page.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.body, \
+        outbox.seq is not null and not exists (select from trading.unsent where unsent.seq = outbox.seq) as sent \
+     from page \
+     left join trading.outbox on outbox.message_id = page.message_id and outbox.caused_ms = page.caused_ms \
+        and outbox.caused_ms >= (select min(caused_ms) from page) \
+     order by page.message_id";
 
 /// Which application's records are sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +174,9 @@ impl Replayer<'_> {
         let mut page = Unanswered { decided: Vec::new(), emitted: Vec::new(), last: None };
         for row in &self.rows(query, after).await? {
             page.last = Some(row.try_get("message_id")?);
+            if !row.try_get::<_, bool>("sent")? {
+                continue;
+            }
             let Some(decided) = relay::read(row)? else { continue };
             match emitted {
                 // What egress has stored is what it would make again from the decision.
@@ -171,6 +191,10 @@ impl Replayer<'_> {
         let (mut raw, mut parsed, mut last) = (Vec::new(), Vec::new(), None);
         for row in &self.rows(&pending_query(&C::LINE), after).await? {
             last = Some(row.try_get("record")?);
+            // A row that was lost since: reconciliation tells of it.
+            if row.try_get::<_, Option<&str>>("correlation_id")?.is_none() {
+                continue;
+            }
             match read(row)? {
                 Onward::Raw(record) => raw.push(record),
                 Onward::Parsed(record) => parsed.push(record),
@@ -213,7 +237,8 @@ pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Onward<C>, DbError>
         return Ok(Onward::Raw(raw(row)?));
     };
     let (record, id) = (row.try_get("record")?, row.try_get("correlation_id")?);
-    Ok(Onward::Parsed(Record { record, id, received_ms: row.try_get("received_ms")?, content }))
+    let received_ms = row.try_get("received_ms")?;
+    Ok(Onward::Parsed(Record { record, id, received_ms, caused_ms: None, content }))
 }
 
 /// A row of inbound's store, as inbound sends it.

@@ -95,7 +95,7 @@ impl Stage for Returns {
 fn valid(record: &Record<Parsed<Back>>) -> Option<Record<Back>> {
     let Parsed::Valid(back) = &record.content else { return None };
     let Record { record, id, received_ms, .. } = record.clone();
-    Some(Record { record, id, received_ms, content: back.as_ref().clone() })
+    Some(Record { record, id, received_ms, caused_ms: None, content: back.as_ref().clone() })
 }
 
 /// Looks again at what came back for these trades before they were matched. The caller holds their locks.
@@ -116,6 +116,7 @@ pub(super) async fn apply_early(unit: &Guarded<'_>, keys: &[(Date, String)]) -> 
                 record,
                 id: row.try_get("id")?,
                 received_ms: row.try_get("received_ms")?,
+                caused_ms: None,
                 content,
             }),
             Err(error) => tracing::error!(%record, %error, "a settlement that came back is not readable"),
@@ -367,7 +368,8 @@ async fn write_returned(unit: &Guarded<'_>, looked: &[Looked]) -> Result<(), DbE
     let insert = "insert into trading.returned (record, trade_date, trade, id, received_ms, content, code, epoch) \
         select *, $8::bigint from unnest($1::uuid[], $2::date[], $3::text[], $4::text[], $5::bigint[], $6::text[], \
             $7::text[]) order by 1 \
-        on conflict (record) do update set code = excluded.code, epoch = excluded.epoch";
+        on conflict (record) do update set code = excluded.code, epoch = excluded.epoch \
+        where returned.code = 'NOT_MATCHED'";
     let statement = unit.transaction().prepare_cached(insert).await?;
     let epoch = unit.epoch();
     unit.transaction()

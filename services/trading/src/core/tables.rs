@@ -70,7 +70,9 @@ pub(super) async fn write_refused<C: Subject>(
     record: Uuid,
     answer: Option<Answer<C>>,
 ) -> Result<(), DbError> {
-    if let Some(answer) = answer {
+    // One that was decided before was told before.
+    let open = no_longer_pending(unit, &C::LINE, &[record]).await?;
+    if let Some(answer) = answer.filter(|_| open.contains(&record)) {
         unit.transaction().batch_execute("savepoint answer").await?;
         match insert_answers(unit, std::slice::from_ref(&answer)).await {
             Err(error @ DbError::Data { .. }) => {
@@ -80,7 +82,7 @@ pub(super) async fn write_refused<C: Subject>(
             outcome => outcome?,
         }
     }
-    no_longer_pending(unit, &C::LINE, &[record]).await.map(drop)
+    Ok(())
 }
 
 /// Takes records off the list of pending ones, in the order of their ids, so that two instances with the same ones do not
@@ -108,7 +110,7 @@ async fn update_paired<C: Subject>(unit: &Guarded<'_>, changes: &Changes<C>) -> 
     let dates: Vec<Date> = updated().map(|update| update.trade_date).collect();
     let ids: Vec<&str> = updated().map(|update| update.id.as_str()).collect();
     let statuses: Vec<&str> = updated().map(|update| update.status).collect();
-    let counterparts: Vec<&str> = updated().map(|update| update.counterpart.as_str()).collect();
+    let counterparts: Vec<Option<&str>> = updated().map(|update| update.counterpart.as_deref()).collect();
     let update = format!(
         "update {} as known set status = given.status, counterpart = given.counterpart, epoch = $5 \
          from unnest($1::date[], $2::text[], $3::text[], $4::text[]) \
@@ -128,7 +130,7 @@ async fn insert_refused<C: Subject>(unit: &Guarded<'_>, changes: &Changes<C>) ->
             .transaction()
             .prepare_cached(
                 "insert into trading.conflicts (record, trade_date, id, received_ms, content, code) \
-                 values ($1, $2, $3, $4, $5, $6) on conflict (record) do nothing",
+                 values ($1, $2, $3, $4, $5, $6) on conflict do nothing",
             )
             .await?;
         let (date, id) = report.content.key();
@@ -167,9 +169,10 @@ const INSERT_ANSWERS: &str = "with given as ( \
         select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $7::bigint[]) \
             as given (message_id, id, received_ms, status, body, caused_ms)), \
      fresh as ( \
-        insert into trading.outbox (message_id, id, received_ms, status, body, epoch, sent_at) \
-        select message_id, id, received_ms, status, body, $6::bigint, clock_timestamp() from given order by message_id \
-        on conflict (message_id) do nothing returning message_id, seq), \
-     unsent as (insert into trading.unsent (seq) select seq from fresh) \
+        insert into trading.outbox (message_id, id, received_ms, status, body, epoch, sent_at, caused_ms) \
+        select message_id, id, received_ms, status, body, $6::bigint, clock_timestamp(), caused_ms \
+        from given order by message_id \
+        on conflict do nothing returning message_id, seq, caused_ms), \
+     unsent as (insert into trading.unsent (seq, caused_ms) select seq, caused_ms from fresh) \
      insert into trading.unanswered (message_id, caused_ms) \
-        select message_id, min(caused_ms) from given join fresh using (message_id) group by message_id";
+        select message_id, min(caused_ms) from fresh group by message_id on conflict do nothing";

@@ -125,8 +125,11 @@ impl Between<'_> {
         comparison: &mut Comparison,
     ) -> Result<Suspects, ReconcileError> {
         let window = self.plan.window;
-        let own = Snapshot::begin(own, self.job, window).await?;
-        let there = Snapshot::begin(there, self.job, window).await?;
+        let mut own = Snapshot::begin(own, self.job, window).await?;
+        let mut there = Snapshot::begin(there, self.job, window).await?;
+        // Each application drops days by itself.
+        own.not_before(there.since_ms());
+        there.not_before(own.since_ms());
         comparison.compared = own.count(COUNT).await?;
         comparison.under_way = own.count(UNSENT).await?;
         let taken = taken(&line(self.plan.application));

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{GIVEN_TO_RELAY, Job, ReconcileError};
+use super::{ANSWERED_SINCE, Job, ReconcileError, given_to_relay};
 use crate::core::relay;
 use crate::egress;
 use crate::envelope::{Emitted, Record};
@@ -16,19 +16,24 @@ use crate::message::{Trade, json};
 /// has not sent is compared however old it is.
 fn decided() -> String {
     format!(
-        "select outbox.message_id, outbox.id, outbox.received_ms, outbox.status, outbox.body, \
+        "select outbox.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.status, outbox.body, \
             egressed.id as egressed_id, egressed.status as egressed_status, egressed.body as egressed_body, \
             coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
          from trading.outbox \
-         left join trading.egressed using (message_id) \
-         left join trading.unanswered using (message_id) \
-         where {GIVEN_TO_RELAY} order by outbox.message_id"
+         left join trading.egressed on egressed.message_id = outbox.message_id and egressed.caused_ms = outbox.caused_ms \
+            and egressed.caused_ms >= {ANSWERED_SINCE} \
+         left join trading.unanswered on unanswered.message_id = outbox.message_id \
+         where {} order by outbox.message_id",
+        given_to_relay()
     )
 }
 
 const AHEAD: &str = "select message_id, id, status from trading.egressed \
      where at >= to_timestamp($1::bigint / 1000.0) \
-       and not exists (select from trading.outbox where outbox.message_id = egressed.message_id)";
+       and caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
+       and not exists (select from trading.outbox \
+            where outbox.message_id = egressed.message_id and outbox.caused_ms = egressed.caused_ms \
+              and outbox.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)))";
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {

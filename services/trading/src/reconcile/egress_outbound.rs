@@ -10,19 +10,26 @@ use crate::envelope::{Emitted, Record};
 use crate::message::{Response, json};
 use crate::{egress, ids, outbound};
 
-const COUNT: &str = "select count(*) from trading.egressed where at >= to_timestamp($1::bigint / 1000.0)";
+const COUNT: &str = "select count(*) from trading.egressed where at >= to_timestamp($1::bigint / 1000.0) \
+       and caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer))";
 
-const DIFFERENT: &str = "select egressed.message_id, egressed.id, egressed.status, egressed.body, \
+const DIFFERENT: &str = "select egressed.message_id, egressed.id, egressed.status, egressed.body, egressed.caused_ms, \
         sent.message_id is null as absent, sent.status is distinct from egressed.status as other_status, \
         egressed.at > now() - make_interval(secs => $2) as young \
-     from trading.egressed left join trading.sent using (message_id) \
+     from trading.egressed \
+     left join trading.sent on sent.message_id = egressed.message_id and sent.caused_ms = egressed.caused_ms \
+        and sent.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
      where egressed.at >= to_timestamp($1::bigint / 1000.0) \
+       and egressed.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
        and (sent.id, sent.status, sent.body) is distinct from (egressed.id, egressed.status, egressed.body) \
      order by egressed.message_id";
 
-const AHEAD: &str = "select message_id, id, status, body from trading.sent \
+const AHEAD: &str = "select message_id, id, status, body, caused_ms from trading.sent \
      where at >= to_timestamp($1::bigint / 1000.0) \
-       and not exists (select from trading.egressed where egressed.message_id = sent.message_id)";
+       and caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
+       and not exists (select from trading.egressed \
+            where egressed.message_id = sent.message_id and egressed.caused_ms = sent.caused_ms \
+              and egressed.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)))";
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
@@ -54,18 +61,20 @@ struct Answer {
     id: String,
     status: String,
     body: String,
+    caused_ms: i64,
 }
 
 impl Answer {
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         let (message, id, status) = super::answer_row(row)?;
         let (id, status) = (id.to_owned(), status.to_owned());
-        Ok(Self { message, id, status, body: row.try_get("body")? })
+        let (body, caused_ms) = (row.try_get("body")?, row.try_get("caused_ms")?);
+        Ok(Self { message, id, status, body, caused_ms })
     }
 
     /// Where quarantine would have it, had the database refused the copy of this stage.
     fn digest(&self, stage: &str) -> Option<Uuid> {
-        let record = emitted(self.message, &self.id, &self.body)?;
+        let record = emitted(self.message, &self.id, &self.body, self.caused_ms)?;
         Some(ids::quarantined(stage, json(&record).as_bytes()))
     }
 }
@@ -75,10 +84,11 @@ fn digests(stage: &str, answers: &[Answer]) -> Vec<Uuid> {
 }
 
 /// A stored answer as the record that travels; `None` if it cannot be read.
-pub(super) fn emitted(message: Uuid, id: &str, body: &str) -> Option<Record<Emitted>> {
+pub(super) fn emitted(message: Uuid, id: &str, body: &str, caused_ms: i64) -> Option<Record<Emitted>> {
     let response: Response = serde_json::from_str(body).ok()?;
-    let received_ms = response.timestamp;
-    Some(Record { record: message, id: id.to_owned(), received_ms, content: Emitted::Answer(response) })
+    let (received_ms, caused_ms) = (response.timestamp, Some(caused_ms));
+    let content = Emitted::Answer(response);
+    Some(Record { record: message, id: id.to_owned(), received_ms, caused_ms, content })
 }
 
 /// Notes a difference; gives the answer if it was not sent and should have been.

@@ -6,6 +6,7 @@ use super::finding::Comparison;
 use super::snapshot::Snapshot;
 use super::{Job, ReconcileError};
 use crate::core::replay::{self, read_refusal};
+use crate::days::DAY_MS;
 use crate::envelope::{Parsed, Record};
 use crate::ingestion::{self, Content};
 use crate::names::Line;
@@ -14,6 +15,14 @@ use crate::parse::Refusal;
 /// What is not on the list of pending ones was decided, so ingestion must have it: only pending ones may be under way.
 fn stored(line: &Line) -> String {
     let Line { raw, pending, ingested, nacks, .. } = line;
+    // A message that came again on another day is stored and passed on again.
+    let behind = |name: &str, table: &str| {
+        format!(
+            "left join {table} as {name} on {name}.record = raw.record \
+                and {name}.received_ms / {DAY_MS} = raw.received_ms / {DAY_MS} \
+                and {name}.received_ms >= $1::bigint - {DAY_MS}"
+        )
+    };
     format!(
         "select raw.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
             ingested.id as ingested_id, ingested.received_ms as ingested_ms, ingested.content, \
@@ -21,10 +30,11 @@ fn stored(line: &Line) -> String {
             nacks.refusal, nacks.body as nack_body, \
             coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
          from {raw} as raw \
-         left join {ingested} as ingested using (record) \
-         left join {nacks} as nacks using (record) \
-         left join {pending} as pending using (record) \
-         where raw.received_ms >= $1 order by raw.record"
+         {} {} \
+         left join {pending} as pending on pending.record = raw.record \
+         where raw.received_ms >= $1 order by raw.record",
+        behind("ingested", ingested),
+        behind("nacks", nacks)
     )
 }
 
@@ -33,7 +43,8 @@ fn ahead(line: &Line) -> String {
     let alone = |table: &str| {
         format!(
             "select record, id, 'in {table}' as place from {table} as behind where received_ms >= $1 \
-             and not exists (select from {raw} as raw where raw.record = behind.record)"
+             and not exists (select from {raw} as raw \
+                where raw.record = behind.record and raw.received_ms >= $1::bigint - {DAY_MS})"
         )
     };
     format!("{} union all {}", alone(ingested), alone(nacks))

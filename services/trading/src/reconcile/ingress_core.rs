@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{GIVEN_TO_RELAY, Job, ReconcileError};
+use super::{ANSWERED_SINCE, Job, ReconcileError, given_to_relay};
 use crate::core::{self, Subject};
+use crate::days::DAY_MS;
 use crate::envelope::{Decided, Parsed, Record};
 use crate::ids;
 use crate::message::{Trade, json};
@@ -52,7 +53,8 @@ fn unknown<C: Compared>() -> String {
          where ingested.received_ms >= $1 \
            and not exists (select from {} as core \
                 where core.record = ingested.record and core.received_ms >= $1) \
-           and not exists (select from trading.conflicts where conflicts.record = ingested.record) \
+           and not exists (select from trading.conflicts \
+                where conflicts.record = ingested.record and conflicts.received_ms >= $1::bigint - {DAY_MS}) \
          order by ingested.record",
         C::TABLE
     )
@@ -63,7 +65,8 @@ fn other_text<C: Compared>() -> String {
         "select record, ingested.id, ingested.content, core.id as core_id, core.content as core_content, core.place \
          from trading.ingested \
          join (select record, id, {column} as content, '{table}' as place from {table} where received_ms >= $1 \
-               union all select record, id, content, 'trading.conflicts' from trading.conflicts) as core using (record) \
+               union all select record, id, content, 'trading.conflicts' from trading.conflicts \
+                  where received_ms >= $1::bigint - {DAY_MS}) as core using (record) \
          where ingested.received_ms >= $1 and (core.id, core.content) <> (ingested.id, ingested.content)",
         column = C::COLUMN,
         table = C::TABLE
@@ -75,10 +78,11 @@ fn other_text<C: Compared>() -> String {
 const OTHER_TRADE_STATUS: &str = "select record, id, status from trading.trades \
      where received_ms >= $1 and ( \
         status <> 'UNMATCHED' and not exists ( \
-            select from trading.outbox where message_id = trading.answer_id(trade_date, trades.id, version, trades.status)) \
-        or exists (select from unnest(array['MATCHED', 'MISMATCHED', 'SETTLED', 'CANCELLED']) as told (status) \
+            select from trading.outbox where message_id = trading.answer_id(trade_date, trades.id, version, trades.status) \
+                and caused_ms >= $1::bigint - 86400000) \
+        or exists (select from unnest(array['MATCHED', 'MISMATCHED', 'SETTLED', 'CANCELLED', 'EXPIRED']) as told (status) \
             join trading.outbox \
-              on message_id = trading.answer_id(trade_date, trades.id, version, told.status) \
+              on message_id = trading.answer_id(trade_date, trades.id, version, told.status) and caused_ms >= $1::bigint - 86400000 \
             where told.status <> trades.status \
               and (told.status, trades.status) <> ('MATCHED', 'SETTLED')))";
 
@@ -87,18 +91,21 @@ const REFUSED: &str = "select nacks.record, nacks.id, nacks.description, nacks.b
         coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
      from trading.nacks \
      left join trading.outbox on outbox.message_id = trading.nack_id(nacks.record) \
+        and outbox.caused_ms / 86400000 = nacks.received_ms / 86400000 and outbox.caused_ms >= $1::bigint - 86400000 \
      left join trading.pending using (record) \
      where nacks.received_ms >= $1 order by nacks.record";
 
 const UNANSWERED_CONFLICTS: &str = "select record, id, code as place from trading.conflicts \
      where received_ms >= $1 \
-       and not exists (select from trading.outbox where message_id = trading.nack_id(conflicts.record))";
+       and not exists (select from trading.outbox \
+            where message_id = trading.nack_id(conflicts.record) and caused_ms >= $1::bigint - 86400000)";
 
 fn ahead_reports<C: Compared>() -> String {
     let alone = |table: &str| {
         format!(
             "select record, id, 'in {table}' as place from {table} as core where received_ms >= $1 \
-             and not exists (select from trading.ingested where ingested.record = core.record)"
+             and not exists (select from trading.ingested \
+                where ingested.record = core.record and ingested.received_ms >= $1::bigint - {DAY_MS})"
         )
     };
     format!("{} union all {}", alone(C::TABLE), alone("trading.conflicts"))
@@ -106,9 +113,12 @@ fn ahead_reports<C: Compared>() -> String {
 
 fn ahead_answers() -> String {
     format!(
-        "select message_id, id, body from trading.outbox where status = 'NACK' and {GIVEN_TO_RELAY} \
-           and not exists (select from trading.nacks where trading.nack_id(nacks.record) = outbox.message_id) \
-           and not exists (select from trading.conflicts where trading.nack_id(conflicts.record) = outbox.message_id)"
+        "select message_id, id, body from trading.outbox where status = 'NACK' and {} \
+           and not exists (select from trading.nacks where trading.nack_id(nacks.record) = outbox.message_id \
+                and nacks.received_ms >= {ANSWERED_SINCE} - {DAY_MS}) \
+           and not exists (select from trading.conflicts where trading.nack_id(conflicts.record) = outbox.message_id \
+                and conflicts.received_ms >= {ANSWERED_SINCE} - {DAY_MS})",
+        given_to_relay()
     )
 }
 
@@ -146,7 +156,8 @@ impl<C: Compared> Unknown<C> {
             return Ok(None);
         };
         let parsed = Parsed::Valid(Box::new(content.clone()));
-        let record = Record { record, id, received_ms: row.try_get("received_ms")?, content: parsed };
+        let received_ms = row.try_get("received_ms")?;
+        let record = Record { record, id, received_ms, caused_ms: None, content: parsed };
         Ok(Some(Self { record, content, pending: row.try_get("pending")?, young: row.try_get("young")? }))
     }
 
@@ -208,9 +219,14 @@ async fn pairs_told<C: Compared>(
     answers_there(snapshot, &reports.iter().flat_map(told).collect::<Vec<_>>()).await
 }
 
-/// Those of the answers that core wrote.
+/// Those of the answers that core wrote; they are about reports since the mark, so none is older.
 async fn answers_there(snapshot: &Snapshot<'_>, answers: &[Uuid]) -> Result<HashSet<Uuid>, ReconcileError> {
-    snapshot.known("select message_id from trading.outbox where message_id = any($1)", answers).await
+    if answers.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let there = "select message_id from trading.outbox where message_id = any($1) and caused_ms >= $2";
+    let rows = snapshot.rows(there, &[&answers, &(snapshot.since_ms() - DAY_MS)]).await?;
+    rows.iter().map(|row| row.try_get(0).map_err(snapshot.unreadable())).collect()
 }
 
 type Holding<C> = HashMap<(Date, String), C>;

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{GIVEN_TO_RELAY, Job, ReconcileError};
+use super::{Job, ReconcileError, given_to_relay};
 use crate::core::{Subject, relay};
+use crate::days::DAY_MS;
 use crate::envelope::{Decided, Record};
 use crate::message::{Trade, json};
 use crate::settlement::outgoing::Made;
@@ -69,11 +70,12 @@ impl Makes for Settlement {
 /// A decision is under way as long as it is on the list of unanswered ones and young there.
 fn decisions<C: Makes>() -> String {
     format!(
-        "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, \
+        "select outbox.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.body, \
             coalesce(unanswered.since > now() - make_interval(secs => $2), false) as young \
          from trading.outbox left join trading.unanswered using (message_id) \
-         where {GIVEN_TO_RELAY} and {} \
+         where {} and {} \
          order by outbox.message_id",
+        given_to_relay(),
         C::OF
     )
 }
@@ -84,8 +86,8 @@ const MADE: &str = "select message_id, id, status, body from trading.outgoing_se
 const MADE_OF: &str = "select message_id, id, status, body from trading.outgoing_settlements \
      where message_id = any($1)";
 
-const DECISIONS: &str =
-    "select message_id, id, received_ms, body from trading.outbox where message_id = any($1)";
+const DECISIONS: &str = "select message_id, id, received_ms, caused_ms, body from trading.outbox \
+     where message_id = any($1) and caused_ms >= $2";
 
 /// Compares the boundary.
 pub(super) async fn compare<C: Makes>(
@@ -184,12 +186,22 @@ async fn ahead<C: Makes>(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -
             let (message, id, status, body) = read().map_err(snapshot.unreadable())?;
             made.push((message, id, status, C::decision(message, id, body)));
         }
-        let decisions: Vec<Uuid> = made.iter().filter_map(|(.., decision)| *decision).collect();
+        let mut decisions: Vec<Uuid> = made.iter().filter_map(|(.., decision)| *decision).collect();
         let mut follows: HashSet<Uuid> = HashSet::new();
-        for row in snapshot.rows(DECISIONS, &[&decisions]).await? {
-            // One that cannot be read is told as such.
-            if let Ok(decided) = relay::decision::<C>(&row).map_err(snapshot.unreadable())? {
-                follows.extend(C::made(&decided).iter().map(|made| made.message_id));
+        // What was made since the mark was nearly always decided little before it: only what is not there is looked for on
+        // every day.
+        for from_ms in [snapshot.since_ms() - DAY_MS, 0] {
+            if decisions.is_empty() {
+                break;
+            }
+            let rows = snapshot.rows(DECISIONS, &[&decisions, &from_ms]).await?;
+            for row in &rows {
+                let message: Uuid = row.try_get("message_id").map_err(snapshot.unreadable())?;
+                decisions.retain(|decision| *decision != message);
+                // One that cannot be read is told as such.
+                if let Ok(decided) = relay::decision::<C>(row).map_err(snapshot.unreadable())? {
+                    follows.extend(C::made(&decided).iter().map(|made| made.message_id));
+                }
             }
         }
         for (message, id, status, _) in made {

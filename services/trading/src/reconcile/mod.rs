@@ -323,9 +323,16 @@ impl Run<'_> {
     }
 }
 
+/// Earliest `caused_ms` of what a window looks at: a day before the mark ($1), or that of the oldest answer on its way.
+const ANSWERED_SINCE: &str = "least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer))";
+
 /// Of `trading.outbox`: what the relay was given since the mark ($1), and what it has not sent, however old that is.
-const GIVEN_TO_RELAY: &str = "(outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
-      or outbox.sent_at >= to_timestamp($1::bigint / 1000.0))";
+fn given_to_relay() -> String {
+    format!(
+        "(outbox.sent_at is null or outbox.seq = any(array(select seq from trading.unsent)) \
+          or outbox.sent_at >= to_timestamp($1::bigint / 1000.0)) and outbox.caused_ms >= {ANSWERED_SINCE}"
+    )
+}
 
 /// Notes records that a stage's store lacks: set apart, if the database refused the stage's copy of this very record, so that
 /// quarantine has it, and its sender was told; else missing.

@@ -50,17 +50,17 @@ fn stored_query(line: &Line) -> String {
 /// Core passes over what is not on this list. It has been on its way for as long as its sender has waited.
 fn waits_again(line: &Line) -> String {
     format!(
-        "insert into {} (record, since) select record, to_timestamp(received_ms / 1000.0) \
+        "insert into {} (record, since, received_ms) select record, to_timestamp(received_ms / 1000.0), received_ms \
            from unnest($1::uuid[], $2::bigint[]) as given (record, received_ms) order by record \
          on conflict do nothing",
         line.pending
     )
 }
 
-const DECIDED: &str = "select message_id, id, received_ms, body from trading.outbox \
+const DECIDED: &str = "select message_id, id, received_ms, caused_ms, body from trading.outbox \
      where message_id = any($1) order by message_id";
 
-const ANSWERED: &str = "select message_id, id, body from trading.egressed \
+const ANSWERED: &str = "select message_id, id, body, caused_ms from trading.egressed \
      where message_id = any($1) order by message_id";
 
 /// Outbound sends again what is not marked as sent. Trade matching also waits for it from now on as from the beginning. Locks
@@ -173,7 +173,8 @@ impl Replayer<'_> {
     async fn answered(&self, missing: &[Uuid]) -> Result<Sending, DbError> {
         let mut records = Vec::new();
         for row in &self.guarded(ANSWERED, missing).await? {
-            records.extend(egress_outbound::emitted(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+            let (message, id, body) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            records.extend(egress_outbound::emitted(message, id, body, row.try_get(3)?));
         }
         Ok((numbers(&records), pack(names::OUTBOUND, &records, self.grant)))
     }

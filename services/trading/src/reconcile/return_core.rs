@@ -27,7 +27,8 @@ const STORED: &str = "select ingested.record, ingested.id, ingested.received_ms,
 
 const AHEAD: &str = "select record, id, 'in trading.returned' as place from trading.returned \
      where received_ms >= $1 \
-       and not exists (select from trading.returned_ingested as ingested where ingested.record = returned.record)";
+       and not exists (select from trading.returned_ingested as ingested where ingested.record = returned.record \
+            and ingested.received_ms >= $1::bigint - 86400000)";
 
 /// Settlements that count.
 const COUNTING: &str = "select record, id, content from trading.returned \
@@ -117,7 +118,8 @@ fn judge(
             return Ok(None);
         }
         let content = Parsed::Valid(Box::new(back));
-        return Ok(Some(Record { record, id, received_ms: row.try_get("received_ms")?, content }));
+        let received_ms = row.try_get("received_ms")?;
+        return Ok(Some(Record { record, id, received_ms, caused_ms: None, content }));
     };
     let same = row.try_get::<_, &str>("core_id")? == id
         && serde_json::from_str::<Back>(core_content).is_ok_and(|core| core == back);

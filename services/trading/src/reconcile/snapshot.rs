@@ -15,6 +15,10 @@ const PAGE: i32 = 200;
 /// Longest comparison of one boundary. A snapshot keeps the server from cleaning up, so it must end.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
+/// The mark never lies in the earliest day that is kept after others were dropped: what is behind a boundary there may follow
+/// from what is no more. Queries look one day further back than the mark for what something since the mark follows from.
+const KEPT: &str = "select case when since_ms = 0 then 0 else since_ms + 86400000 end from trading.kept";
+
 /// Connects for reading; such a session writes nothing.
 pub(super) async fn connect(mut options: ConnectOptions) -> Result<Client, ReconcileError> {
     options.statement_timeout = LONGEST;
@@ -57,7 +61,20 @@ impl<'a> Snapshot<'a> {
         let now_ms: i64 = row.try_get(1).map_err(&failed)?;
         let back_ms = |since: Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         let since_ms = window.since.map_or(0, |since| now_ms.saturating_sub(back_ms(since)).max(0));
+        let row = transaction.query_one(KEPT, &[]).await.map_err(&failed)?;
+        let kept_ms: i64 = row.try_get(0).map_err(&failed)?;
+        let since_ms = since_ms.max(kept_ms);
         Ok(Self { job, transaction, since_ms, grace_seconds: window.grace.as_secs_f64() })
+    }
+
+    /// The mark, in milliseconds since 1970.
+    pub(super) fn since_ms(&self) -> i64 {
+        self.since_ms
+    }
+
+    /// Looks no further back than to another mark.
+    pub(super) fn not_before(&mut self, since_ms: i64) {
+        self.since_ms = self.since_ms.max(since_ms);
     }
 
     /// The result of a query whose $1 is the mark in milliseconds since 1970 and, where `with_grace`, whose $2 is the

@@ -1,4 +1,4 @@
-//! Options for the other application's broker, which outbound sends settlements to.
+//! The other application's broker, as options name it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use services_common::config::{BrokerArgs, ConfigError};
 
 /// The other application's message broker; only outbound uses it.
 #[derive(Args, Clone, Debug)]
-pub(super) struct PeerArgs {
+pub struct PeerArgs {
     /// Address of the other application's broker, by the name that moves with its region
     #[arg(long, env = "PEER_BROKER_URL")]
     peer_broker_url: Option<String>,

@@ -12,7 +12,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Settlement, SettlementStatus, resend};
-use crate::core::relay::{Route, Unsent};
+use crate::core::relay::{Route, Take, Unsent};
 use crate::names::Application;
 
 /// A settlement, or a refusal of one, as the other application will see it.
@@ -109,8 +109,10 @@ pub(crate) fn route(application: Application, resend_after: Duration) -> Route {
     };
     Route {
         queue: application.peer_queue(),
-        take: "select seq, message_id, id, body from trading.outgoing_settlements where sent_at is null \
-               order by seq limit $1 for update skip locked",
+        take: Take::Rows(
+            "select seq, message_id, id, body from trading.outgoing_settlements where sent_at is null \
+             order by seq limit $1 for update skip locked",
+        ),
         mark,
         due_after,
         messages,

@@ -73,7 +73,7 @@ async fn answered(unit: &Guarded<'_>, messages: &[Uuid]) -> Result<(), DbError> 
 
 /// What returns for one decision. A function of the record alone, so that a repeat gives the same bytes.
 pub(crate) fn made(decided: &Record<Decided<Settlement>>) -> Option<Made> {
-    let Record { record, id, received_ms, content } = decided;
+    let Record { record, id, received_ms, content, .. } = decided;
     match content {
         Decided::Told { content, status, .. } => {
             let status = match status {

@@ -11,6 +11,7 @@
 
 pub mod both;
 mod conserved;
+pub mod days;
 mod raw_amqp;
 pub mod reconciling;
 pub mod reports;
@@ -18,6 +19,7 @@ pub mod stores;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -96,6 +98,10 @@ pub struct World {
     pub settlements: Settlements,
     /// When its outbound sends settlements again.
     pub resend_after: Duration,
+    /// What its core is told about days.
+    pub keep_days: Option<NonZeroU16>,
+    /// How long its trades wait.
+    pub expire_after: Option<NonZeroU16>,
     keeper: CancellationToken,
     /// A superuser's connection.
     pub sql: Client,
@@ -109,6 +115,11 @@ impl World {
 
     /// The same for either application.
     pub async fn of(application: Application) -> Self {
+        Self::prepared(application, async |_| {}).await
+    }
+
+    /// The same on a database in which something was done before the migrations.
+    pub async fn prepared(application: Application, prepare: impl AsyncFnOnce(ConnectOptions)) -> Self {
         services_common::telemetry::start("warn,trading=info,services_common=info").unwrap();
         let (postgres, _) = SERVERS
             .get_or_init(|| async { (Postgres::start().await.unwrap(), RabbitMq::start().await.unwrap()) })
@@ -126,6 +137,7 @@ impl World {
         management("PUT", &format!("/api/vhosts/{name}"), "").await;
         let options = database_options(&name, "postgres");
         let migrating = MIGRATING.lock().await;
+        prepare(options.clone()).await;
         trading::migrate::database(application, &options, Instant::now() + PATIENCE).await.unwrap();
         drop(migrating);
         let broker = Broker::new(broker_config(&name, "migrator"));
@@ -134,7 +146,9 @@ impl World {
         let sql = region_lease::connect(&options).await.unwrap();
         let settlements = Settlements::Off;
         let resend_after = Duration::from_secs(600);
-        Self { name, application, settlements, resend_after, keeper: CancellationToken::new(), sql }
+        let keeper = CancellationToken::new();
+        let (keep_days, expire_after) = (None, None);
+        Self { name, application, settlements, resend_after, keep_days, expire_after, keeper, sql }
     }
 
     /// The same, with the lease granted to this region, renewed, and open.
@@ -214,6 +228,8 @@ impl World {
             settlements: self.settlements.clone(),
             resend_after: self.resend_after,
             batch_limit: None,
+            keep_days: self.keep_days,
+            expire_after: self.expire_after,
         };
         let shutdown = CancellationToken::new();
         let runtime =

@@ -3,9 +3,9 @@
 use super::World;
 use super::reports::{BROKER, IM, report, send};
 
-/// One of every kind: matched, mismatched, amended, cancelled, repeated, in conflict, too late, refused, waiting.
-pub async fn one_of_every_kind(world: &World) {
-    let messages = [
+/// Messages of every kind: matched, mismatched, amended, cancelled, repeated, in conflict, too late, refused, waiting.
+pub fn kinds() -> Vec<(String, String)> {
+    vec![
         report(IM, 1, "18.5", 1, "Unmatched"),
         report(BROKER, 1, "18.50", 1, "Unmatched"),
         report(IM, 2, "18.5", 1, "Unmatched"),
@@ -22,8 +22,12 @@ pub async fn one_of_every_kind(world: &World) {
         report(BROKER, 5, "18.5", 1, "Unmatched"),
         report(IM, 6, "0", 1, "Unmatched"),
         (format!("{IM}-{IM}-{BROKER}-7"), "no \u{0} JSON".to_owned()),
-    ];
-    for message in &messages {
+    ]
+}
+
+/// One of every kind, in an order in which each is what it is meant to be.
+pub async fn one_of_every_kind(world: &World) {
+    for message in &kinds() {
         send(world, message).await;
     }
     world.nothing_is_on_its_way().await;

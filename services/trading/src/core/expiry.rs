@@ -1,0 +1,178 @@
+//! Expiry: ends the wait of trades whose other party has not reported within some days after the trade date, and tells their
+//! senders.
+//!
+//! It decides as the stage does: under the locks of the trades' reports, by the book, with the answers in the same transaction.
+//! So a counterpart that comes at the same moment finds the trade either waiting or expired, and nothing in between.
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::ToSpan;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use matching::{Book, Digester, Identity, Known, Reason, Status, last_day};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use services_common::clock;
+use services_common::gate::Needs;
+use services_common::postgres::{DbError, Grant, Guarded};
+use services_common::stage::{StageDeps, admitted};
+use services_common::telemetry::chain;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Answer, Changes, Report, Subject, Update, tables, told};
+use crate::message::Trade;
+
+/// Trades in one transaction at most.
+const ROUND_LIMIT: i64 = 200;
+/// Pause between two looks: a wait ends at midnight, and then within this time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Pause between two rounds of one look: the stage takes its turn.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// No trade is older.
+const FIRST_DAY: Date = Date::constant(1, 1, 1);
+
+/// How many trades have expired since the process began.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Expired(Counter);
+
+impl Expired {
+    /// Registers the metric.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "trades_expired",
+            "Trades whose wait for the other party was ended",
+            self.0.clone(),
+        );
+    }
+}
+
+/// What ends waits.
+pub(crate) struct Expiry {
+    pub(crate) deps: StageDeps,
+    /// Days after the trade date on which a trade still waits.
+    pub(crate) after: NonZeroU16,
+    /// Tells the relay that there are answers to send.
+    pub(crate) answers_written: Arc<Notify>,
+    pub(crate) expired: Expired,
+}
+
+/// How far a look has come: the trade date and id of the last trade that was looked at.
+type Place = (Date, String);
+
+impl Expiry {
+    /// Looks until shutdown, while the gate admits core.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut gate = self.deps.gate.watch();
+        while let Some(grant) = admitted(&mut gate, Needs::Core, &shutdown).await {
+            let today = clock::now().to_zoned(TimeZone::UTC).date();
+            if let Err(error) = self.look(&grant, today, &shutdown).await {
+                self.deps.note(&error, &grant);
+                tracing::warn!(error = chain(&error), "waits that are over are not ended yet");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(LOOK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Ends all waits that were over before `today`.
+    async fn look(&self, grant: &Grant, today: Date, shutdown: &CancellationToken) -> Result<(), DbError> {
+        let mut after = Some((FIRST_DAY, String::new()));
+        while let Some(from) = after.filter(|_| !shutdown.is_cancelled()) {
+            after = self.round(grant, today, from).await?;
+            sleep(ROUND_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Looks at the next trades; where to go on, if there may be more.
+    async fn round(&self, grant: &Grant, today: Date, from: Place) -> Result<Option<Place>, DbError> {
+        let mut connection = self.deps.database.connection().await?;
+        let unit = Guarded::begin(&mut connection, grant).await?;
+        let (overdue, last) = overdue(&unit, self.after, today, from).await?;
+        if !overdue.is_empty() {
+            let locks: BTreeSet<i32> = overdue.iter().map(|report| report.content.lock()).collect();
+            tables::lock(&unit, &locks.into_iter().collect::<Vec<_>>()).await?;
+            // As they stand now that nobody else decides them.
+            let known = Trade::known(&unit, &overdue).await?;
+            let changes = expired(known, self.after, today);
+            tables::write(&unit, &changes).await?;
+            unit.commit().await?;
+            if !changes.updated.is_empty() {
+                tracing::info!(trades = changes.updated.len(), "expired: the other party has not reported");
+                self.expired.0.inc_by(changes.updated.len() as u64);
+                self.answers_written.notify_one();
+            }
+        }
+        Ok(last)
+    }
+}
+
+const OVERDUE: &str = "select record, received_ms, trade_date, id, trade from trading.trades \
+     where status = 'UNMATCHED' and trade_date < $1 and (trade_date, id) > ($2, $3) \
+     order by trade_date, id limit $4";
+
+/// Trades that wait and seem to have waited long enough, and where to go on after a full page.
+async fn overdue(
+    unit: &Guarded<'_>,
+    days: NonZeroU16,
+    today: Date,
+    (date, id): Place,
+) -> Result<(Vec<Report<Trade>>, Option<Place>), DbError> {
+    let first_that_waits = today.saturating_sub(i64::from(days.get()).days());
+    let statement = unit.transaction().prepare_cached(OVERDUE).await?;
+    let rows = unit.transaction().query(&statement, &[&first_that_waits, &date, &id, &ROUND_LIMIT]).await?;
+    let (mut reports, mut last) = (Vec::new(), None);
+    for row in &rows {
+        last = Some((row.try_get("trade_date")?, row.try_get("id")?));
+        let record: Uuid = row.try_get("record")?;
+        match serde_json::from_str(row.try_get("trade")?) {
+            Ok(content) => reports.push(Report { record, received_ms: row.try_get("received_ms")?, content }),
+            Err(error) => {
+                tracing::error!(%record, %error, "a stored trade is not readable: it does not expire")
+            }
+        }
+    }
+    let full = rows.len() as u64 == ROUND_LIMIT.unsigned_abs();
+    Ok((reports, last.filter(|_| full)))
+}
+
+/// What the end of waits changes, given trades as they stand.
+pub(super) fn expired(known: Vec<(Report<Trade>, Status)>, days: NonZeroU16, today: Date) -> Changes<Trade> {
+    let mut digester = Digester::new(Uuid::new_v4().as_u128());
+    let mut reports: HashMap<Identity, Report<Trade>> = HashMap::new();
+    let mut entries = Vec::new();
+    for (report, status) in known {
+        // A stored report was validated before: its sender is a party.
+        let Ok(side) = report.content.side(&mut digester) else { continue };
+        let side = side.waiting_until(last_day(report.content.trade_date, days.get()));
+        reports.insert(side.identity(), report);
+        entries.push(Known { side, status });
+    }
+    let mut changes = Changes::default();
+    for identity in Book::new(entries).expire(today) {
+        let Some(report) = reports.get(&identity) else { continue };
+        let (trade_date, id) = report.content.key();
+        changes.updated.push(Update { trade_date, id, status: Status::Expired.word(), counterpart: None });
+        changes.answers.push(answer(report, last_day(trade_date, days.get())));
+    }
+    changes.updated.sort();
+    changes
+}
+
+/// It follows from the end of the last day, or from a report that came after that.
+fn answer(report: &Report<Trade>, last_day: Date) -> Answer<Trade> {
+    let code = Reason::Expired.codes().concat();
+    let description = format!("{code}: the other party had not reported by the end of {last_day}");
+    let over = last_day.tomorrow().ok().and_then(|day| TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).ok());
+    let over_ms = over.map_or(report.received_ms, |over| over.as_millisecond());
+    Answer { caused_ms: over_ms.max(report.received_ms), ..told(report, Status::Expired, description) }
+}
