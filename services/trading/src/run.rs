@@ -1,9 +1,8 @@
 //! One process of the pipeline: gate, stage, relay, HTTP; from start to drained end.
 
 use std::num::NonZeroU16;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use clap::builder::BoolishValueParser;
@@ -11,7 +10,7 @@ use clap::{ArgAction, Args};
 use services_common::amqp::{Broker, BrokerConfig};
 use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, HttpArgs, RegionArgs};
 use services_common::gate::GateKeeper;
-use services_common::health::{self, Health};
+use services_common::health::{self, Health, Own};
 use services_common::metrics::Metrics;
 use services_common::postgres::Database;
 use services_common::stage::{self, Stage, StageDeps};
@@ -32,6 +31,8 @@ use crate::ingestion::Ingestion;
 use crate::message::Trade;
 use crate::names::{self, Application};
 use crate::outbound::Outbound;
+use crate::overview::Overview;
+use crate::peer_broker::PeerArgs;
 use crate::settlement::returning::Returning;
 use crate::settlement::{Back, Settlement, outgoing, resend};
 
@@ -106,61 +107,6 @@ pub struct TradingArgs {
     /// outbound uses it
     #[arg(long, env = "RESEND_AFTER_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(60..=86_400))]
     resend_after_seconds: u64,
-}
-
-/// The other application's message broker; only outbound uses it.
-#[derive(Args, Clone, Debug)]
-pub struct PeerArgs {
-    /// Address of the other application's broker, by the name that moves with its region
-    #[arg(long, env = "PEER_BROKER_URL")]
-    peer_broker_url: Option<String>,
-    /// User there
-    #[arg(long, env = "PEER_BROKER_USER")]
-    peer_broker_user: Option<String>,
-    /// File with that user's password; read again at each connect
-    #[arg(long, env = "PEER_BROKER_PASSWORD_FILE")]
-    peer_broker_password_file: Option<PathBuf>,
-    /// File with the CA certificate (PEM) that that broker's certificate must come from; needed for amqps
-    #[arg(long, env = "PEER_BROKER_CA_FILE")]
-    peer_broker_ca_file: Option<PathBuf>,
-}
-
-impl PeerArgs {
-    /// Where settlements are sent to.
-    async fn broker(self, identity: &str) -> Result<BrokerConfig, ConfigError> {
-        let absent = |option| ConfigError::Value {
-            option,
-            reason: "outbound needs it to send settlements to the other application".to_owned(),
-        };
-        let args = BrokerArgs {
-            broker_url: self.peer_broker_url.ok_or_else(|| absent("--peer-broker-url"))?,
-            broker_user: self.peer_broker_user.ok_or_else(|| absent("--peer-broker-user"))?,
-            broker_password_file: self
-                .peer_broker_password_file
-                .ok_or_else(|| absent("--peer-broker-password-file"))?,
-            broker_ca_file: self.peer_broker_ca_file,
-        };
-        BrokerConfig::from_args(&args, identity).await.map_err(of_peer)
-    }
-}
-
-/// The same error, by the option that was meant.
-fn of_peer(error: ConfigError) -> ConfigError {
-    let peer = |option| match option {
-        "--broker-url" => "--peer-broker-url",
-        "--broker-password-file" => "--peer-broker-password-file",
-        "--broker-ca-file" => "--peer-broker-ca-file",
-        other => other,
-    };
-    match error {
-        ConfigError::File { option, path, source } => {
-            ConfigError::File { option: peer(option), path, source }
-        }
-        ConfigError::Value { option, reason } => ConfigError::Value {
-            option: peer(option),
-            reason: reason.replace("--broker-ca-file", "--peer-broker-ca-file"),
-        },
-    }
 }
 
 /// Whether settlements flow, and where outbound sends them.
@@ -298,12 +244,14 @@ pub async fn run(
         metrics,
         batch_limit: deps.batch_limit,
     };
-    let router = router(name, &deps, &stage_deps);
+    let overview = Overview::default();
+    let router = router(name, &deps, &stage_deps, &overview);
     let gate = stage_deps.gate.clone();
     let (database, app, region) = (deps.database.clone(), deps.app.clone(), deps.region.clone());
     let stop = shutdown.clone();
     let gate = tokio::spawn(async move { gate.run(&database, &app, &region, stop).await });
-    let doing = Work { deps, stage_deps: stage_deps.clone(), figures, shutdown: shutdown.clone() };
+    let shared = stage_deps.clone();
+    let doing = Work { deps, stage_deps: shared, figures, overview, shutdown: shutdown.clone() };
     let work = tokio::spawn(work(name, doing));
     let served = health::serve(listener, router, shutdown.clone()).await;
     // Serving ends at shutdown, or because it failed: then the rest must end too.
@@ -319,24 +267,28 @@ pub async fn run(
     Ok(served?)
 }
 
+/// What `/metrics` of a stage shows before it has done anything: every metric that it will ever have.
+pub fn metrics_at_start(name: StageName, application: Application) -> String {
+    metrics(name, application).0.text()
+}
+
 /// The metrics of a process; the application's own are those of the last stage and of core.
 fn metrics(name: StageName, application: Application) -> (Metrics, Figures) {
     let figures = Figures::default();
     let metrics = Metrics::with(name.word(), |registry| match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress => {}
-        StageName::Core => {
-            figures.register_backlog(registry);
-            if application == Application::TradeMatching {
-                figures.register_unreturned(registry);
-            }
-        }
+        StageName::Core => figures.register_core(application, registry),
         StageName::Outbound if application == Application::Settlement => {}
         StageName::Outbound => figures.register_answers(registry),
     });
     (metrics, figures)
 }
 
-fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
+fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps, overview: &Overview) -> Router {
+    let own: Option<Own> = (name == StageName::Core).then(|| {
+        let overview = overview.clone();
+        Arc::new(move || overview.json(Instant::now())) as Own
+    });
     let health = health::router(Health {
         stage: name.word(),
         app: deps.app.clone(),
@@ -344,7 +296,8 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
         gate: stage_deps.gate.watch(),
         broker: stage_deps.broker.clone(),
         metrics: stage_deps.metrics.clone(),
-        started: std::time::Instant::now(),
+        started: Instant::now(),
+        own,
     });
     match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress | StageName::Outbound => health,
@@ -370,6 +323,7 @@ struct Work {
     deps: Deps,
     stage_deps: StageDeps,
     figures: Figures,
+    overview: Overview,
     shutdown: CancellationToken,
 }
 
@@ -438,14 +392,15 @@ impl Work {
             route: relay::outbox::<C>(),
             written: written.clone(),
         };
-        let backlog = figures::Watch {
+        let watch = figures::Watch {
             database: self.deps.database.clone(),
             figures: self.figures.clone(),
+            overview: self.overview.clone(),
             application: self.deps.application,
         };
         let core = Core::<C>::new(written, self.deps.settlements.on());
         let stop = || self.shutdown.clone();
-        tokio::join!(self.stage(core), relay.run(stop()), backlog.run(stop()));
+        tokio::join!(self.stage(core), relay.run(stop()), watch.run(stop()));
     }
 
     async fn resend_settlements(&self) {
@@ -468,36 +423,5 @@ impl Work {
         let broker = relay.broker.clone();
         relay.run(self.shutdown.clone()).await;
         broker.close().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use services_common::telemetry::chain;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_missing_or_wrong_about_the_other_broker_is_named_by_its_own_option() {
-        let all = PeerArgs {
-            peer_broker_url: Some("amqps://mq.settlement.trading.lab:5671".to_owned()),
-            peer_broker_user: Some("settlement-submit".to_owned()),
-            peer_broker_password_file: Some(PathBuf::from("/nowhere/password")),
-            peer_broker_ca_file: Some(PathBuf::from("/nowhere/ca.crt")),
-        };
-        let cases = [
-            (PeerArgs { peer_broker_url: None, ..all.clone() }, "--peer-broker-url cannot be used: "),
-            (PeerArgs { peer_broker_user: None, ..all.clone() }, "--peer-broker-user cannot be used: "),
-            (
-                PeerArgs { peer_broker_password_file: None, ..all.clone() },
-                "--peer-broker-password-file cannot be used: ",
-            ),
-            (PeerArgs { peer_broker_ca_file: None, ..all.clone() }, "amqps needs --peer-broker-ca-file"),
-            (all, "cannot read --peer-broker-password-file /nowhere/password"),
-        ];
-        for (args, expected) in cases {
-            let error = chain(&args.broker("a test").await.unwrap_err());
-            assert!(error.contains(expected), "{error}");
-        }
     }
 }

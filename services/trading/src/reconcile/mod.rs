@@ -43,6 +43,7 @@ use crate::message::{Trade, json};
 use crate::names::Application;
 use crate::settlement::{Back, Settlement};
 
+pub use continuous::Watched;
 pub use finding::{Comparison, Finding, Findings};
 pub use job::Job;
 pub use options::{Output, ReconcileArgs, Since, from_args};
