@@ -34,7 +34,7 @@ pub(crate) fn read(pod: &str, text: &str) -> Vec<Series> {
         })
         .filter(|series| series.value.parse::<f64>().is_ok_and(f64::is_finite))
         .collect();
-    assert!(all.len() > 5, "{text}");
+    assert!(!all.is_empty(), "{text}");
     all
 }
 
