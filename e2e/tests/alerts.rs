@@ -180,7 +180,8 @@ fn a_run_is_told_as_stuck_before_its_phase_asks_for_a_person() {
     let alert = promtool::alerts(&rules).find(|alert| alert["alert"] == "RegionRunStuck").unwrap();
     let wait: i64 = alert["for"].as_str().unwrap().trim_end_matches('s').parse().unwrap();
     assert!(wait < attention, "{wait} s by default, a person is asked after {attention} s");
-    let schema: Value = serde_json::from_str(&chart_file("trading-region-operator", "values.schema.json")).unwrap();
+    let schema: Value =
+        serde_json::from_str(&chart_file("trading-region-operator", "values.schema.json")).unwrap();
     let bound = &schema["properties"]["alerts"]["properties"]["runStuckSeconds"];
     let longest = bound["maximum"].as_i64().unwrap();
     assert!(longest < attention, "{longest} s is allowed, a person is asked after {attention} s");

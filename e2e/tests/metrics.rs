@@ -41,7 +41,9 @@ fn written(text: &str, found: &mut BTreeMap<String, Described>) {
         let mut labels = BTreeSet::new();
         for line in text.lines() {
             let Some(rest) = line.strip_prefix(&sample) else { continue };
-            let Some(inside) = rest.strip_prefix('{').and_then(|rest| rest.split('}').next()) else { continue };
+            let Some(inside) = rest.strip_prefix('{').and_then(|rest| rest.split('}').next()) else {
+                continue;
+            };
             labels.extend(inside.split(',').filter_map(|label| label.split('=').next()).map(str::to_owned));
         }
         labels.retain(|label| !common(&name).contains(&label.as_str()));
@@ -76,11 +78,12 @@ fn in_the_programs() -> BTreeMap<String, Described> {
             written(&metrics_at_start(stage, application), &mut found);
         }
     }
-    written(&Watched::new("trade-matching", "us-east-1", Job::TRADES.to_vec()).text(Instant::now()), &mut found);
+    written(
+        &Watched::new("trade-matching", "us-east-1", Job::TRADES.to_vec()).text(Instant::now()),
+        &mut found,
+    );
     written(&operator(), &mut found);
     written(KEEPER, &mut found);
-    // What parts of batches there are shows with the first batch.
-    found.get_mut("services_part_seconds_total").unwrap().1.insert("part".to_owned());
     found
 }
 
@@ -109,7 +112,10 @@ fn the_page_names_every_metric_with_its_type_and_labels_and_no_other() {
         one.iter().filter(|(name, _)| !other.contains_key(*name)).map(|(name, _)| name.clone()).collect()
     };
     let (stale, missing): (Vec<String>, Vec<String>) = (only(&page, &programs), only(&programs, &page));
-    assert!(stale.is_empty() && missing.is_empty(), "not in the code: {stale:?}; not on the page: {missing:?}");
+    assert!(
+        stale.is_empty() && missing.is_empty(),
+        "not in the code: {stale:?}; not on the page: {missing:?}"
+    );
     for (name, described) in &programs {
         assert_eq!(&page[name], described, "{name}");
     }

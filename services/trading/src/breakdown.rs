@@ -60,9 +60,10 @@ impl Gauges {
     /// Registers the application's metric, unknown until it is told.
     pub(crate) fn register(&self, application: Application, registry: &mut Registry) {
         let (name, help) = match application {
-            Application::TradeMatching => {
-                ("trades", "Reports of trades in the store, one of each party, by status; NaN where not known")
-            }
+            Application::TradeMatching => (
+                "trades",
+                "Reports of trades in the store, one of each party, by status; NaN where not known",
+            ),
             Application::Settlement => (
                 "settlements",
                 "Reports of settlements in the store, one of each party, by status; NaN where not known",

@@ -23,3 +23,4 @@ pub mod reconcile;
 pub mod run;
 pub mod settlement;
 mod store;
+mod trace;

@@ -8,7 +8,7 @@ use services_common::config::{BrokerArgs, ConfigError};
 
 /// The other application's message broker; only outbound uses it.
 #[derive(Args, Clone, Debug)]
-pub struct PeerArgs {
+pub(crate) struct PeerArgs {
     /// Address of the other application's broker, by the name that moves with its region
     #[arg(long, env = "PEER_BROKER_URL")]
     peer_broker_url: Option<String>,

@@ -67,7 +67,7 @@ fn side(id: &str, body: &[u8]) -> Option<Side> {
 }
 
 fn of<C>(record: Uuid, id: &str, received_ms: i64, content: C) -> Record<C> {
-    Record { record, id: id.to_owned(), received_ms, content }
+    Record { record, id: id.to_owned(), received_ms, content, traceparent: None }
 }
 
 /// The bytes that pass each hop with so many sides in one message, from the customer to the customer.

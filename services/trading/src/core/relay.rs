@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::Subject;
 use crate::envelope::{Decided, Record, pack};
+use crate::trace;
 
 /// Looks for what other instances or stages left, when nobody says that there is something new.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -101,7 +102,7 @@ const TAKE: &str = "with listed as ( \
         select seq from trading.unsent order by seq limit $1 for update skip locked), \
      unlisted as ( \
         select seq from trading.outbox where sent_at is null order by seq limit $1 for update skip locked) \
-     select seq, message_id, id, received_ms, body from trading.outbox \
+     select seq, message_id, id, received_ms, body, traceparent from trading.outbox \
      where seq = any(array(select seq from listed union all select seq from unlisted)) order by seq";
 const MARK: &str = "with older as ( \
         update trading.outbox set sent_at = clock_timestamp() where sent_at is null and seq = any($1)) \
@@ -243,14 +244,14 @@ fn decisions<C: Subject>(rows: &[Row], grant: &Grant) -> Result<Unsent, DbError>
     Ok(Unsent { numbers, messages: pack(C::EGRESS, &decided, grant) })
 }
 
-/// A row of the outbox as the record that travels. One that this program cannot read, an older one's perhaps, is left where
+/// A row of the outbox as the record that travels, with its trace. One that this program cannot read, an older one's perhaps, is left where
 /// it is and stops no other: it counts as on its way until a person has looked.
 ///
 /// # Errors
 /// The row has not the columns that it should.
 pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Option<Record<Decided<C>>>, DbError> {
     match decision(row)? {
-        Ok(decided) => Ok(Some(decided)),
+        Ok(decided) => Ok(Some(Record { traceparent: trace::read(row)?, ..decided })),
         Err(error) => {
             let message_id: Uuid = row.try_get("message_id")?;
             tracing::error!(%message_id, %error, "a decision in the outbox is not readable: it is not sent");
@@ -259,7 +260,7 @@ pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Option<Record<Decid
     }
 }
 
-/// The same without a word about what cannot be read.
+/// The same without the trace, and without a word about what cannot be read.
 ///
 /// # Errors
 /// The row has not the columns that it should; inside: the decision is not readable.
@@ -269,7 +270,7 @@ pub(crate) fn decision<C: DeserializeOwned>(
     let (record, id, received_ms) =
         (row.try_get("message_id")?, row.try_get("id")?, row.try_get("received_ms")?);
     let content = serde_json::from_str(row.try_get("body")?);
-    Ok(content.map(|content| Record { record, id, received_ms, content }))
+    Ok(content.map(|content| Record { record, id, received_ms, content, traceparent: None }))
 }
 
 #[cfg(test)]

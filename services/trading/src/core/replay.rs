@@ -16,7 +16,7 @@ use crate::message::Trade;
 use crate::names::Line;
 use crate::parse::{Refusal, RefusalCode};
 use crate::settlement::{Back, Settlement};
-use crate::{egress, inbound, names};
+use crate::{egress, inbound, names, trace};
 
 /// Records in one page.
 const PAGE: i64 = 500;
@@ -37,7 +37,7 @@ pub(crate) struct Replayed {
 fn pending_query(line: &Line) -> String {
     let Line { raw, pending, ingested, nacks, .. } = line;
     format!(
-        "select pending.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
+        "select pending.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, raw.traceparent, \
             ingested.content, nacks.refusal, nacks.body as nack_body \
          from {pending} as pending \
          join {raw} as raw using (record) \
@@ -48,7 +48,7 @@ fn pending_query(line: &Line) -> String {
 }
 
 /// Sent ones only: the relay sends the others by itself.
-const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, \
+const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, outbox.traceparent, \
         egressed.message_id is not null as egressed \
      from trading.unanswered \
      join trading.outbox using (message_id) \
@@ -58,7 +58,7 @@ const UNANSWERED: &str = "select outbox.message_id, outbox.id, outbox.received_m
      order by outbox.message_id limit $2";
 
 /// In the settlement application egress takes what it has stored off the list.
-const UNRETURNED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body \
+const UNRETURNED: &str = "select outbox.message_id, outbox.id, outbox.received_ms, outbox.body, outbox.traceparent \
      from trading.unanswered \
      join trading.outbox using (message_id) \
      where outbox.message_id > $1 and outbox.sent_at is not null \
@@ -210,13 +210,14 @@ pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Onward<C>, DbError>
         let text: Option<String> = row.try_get("nack_body")?;
         Parsed::Nack(read_refusal(refusal), text.unwrap_or_default())
     } else {
-        return Ok(Onward::Raw(raw(row)?));
+        return Ok(Onward::Raw(Record { traceparent: trace::read(row)?, ..raw(row)? }));
     };
     let (record, id) = (row.try_get("record")?, row.try_get("correlation_id")?);
-    Ok(Onward::Parsed(Record { record, id, received_ms: row.try_get("received_ms")?, content }))
+    let (received_ms, traceparent) = (row.try_get("received_ms")?, trace::read(row)?);
+    Ok(Onward::Parsed(Record { record, id, received_ms, content, traceparent }))
 }
 
-/// A row of inbound's store, as inbound sends it.
+/// A row of inbound's store, as inbound sends it, but for the trace.
 ///
 /// # Errors
 /// The row has not the columns that it should.

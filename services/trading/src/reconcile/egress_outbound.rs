@@ -78,7 +78,8 @@ fn digests(stage: &str, answers: &[Answer]) -> Vec<Uuid> {
 pub(super) fn emitted(message: Uuid, id: &str, body: &str) -> Option<Record<Emitted>> {
     let response: Response = serde_json::from_str(body).ok()?;
     let received_ms = response.timestamp;
-    Some(Record { record: message, id: id.to_owned(), received_ms, content: Emitted::Answer(response) })
+    let (record, id, content) = (message, id.to_owned(), Emitted::Answer(response));
+    Some(Record { record, id, received_ms, content, traceparent: None })
 }
 
 /// Notes a difference; gives the answer if it was not sent and should have been.

@@ -144,7 +144,8 @@ impl<C: Compared> Unknown<C> {
             return Ok(None);
         };
         let parsed = Parsed::Valid(Box::new(content.clone()));
-        let record = Record { record, id, received_ms: row.try_get("received_ms")?, content: parsed };
+        let received_ms = row.try_get("received_ms")?;
+        let record = Record { record, id, received_ms, content: parsed, traceparent: None };
         Ok(Some(Self { record, content, pending: row.try_get("pending")?, young: row.try_get("young")? }))
     }
 

@@ -117,7 +117,8 @@ fn judge(
             return Ok(None);
         }
         let content = Parsed::Valid(Box::new(back));
-        return Ok(Some(Record { record, id, received_ms: row.try_get("received_ms")?, content }));
+        let received_ms = row.try_get("received_ms")?;
+        return Ok(Some(Record { record, id, received_ms, content, traceparent: None }));
     };
     let same = row.try_get::<_, &str>("core_id")? == id
         && serde_json::from_str::<Back>(core_content).is_ok_and(|core| core == back);
