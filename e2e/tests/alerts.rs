@@ -1,5 +1,5 @@
 //! The alerts fire when they should, after the time that they name, and stay silent otherwise: Prometheus's own
-//! `promtool` runs the rendered rules over series that the operator's and the keeper's own code wrote.
+//! `promtool` runs the rendered rules over series that the operator's, the keeper's and the reconciler's own code wrote.
 
 #![expect(
     clippy::panic,
@@ -9,6 +9,8 @@
 
 #[path = "alerts/promtool.rs"]
 mod promtool;
+#[path = "alerts/reconciliation.rs"]
+mod reconciliation;
 #[path = "alerts/series.rs"]
 mod series;
 
@@ -24,16 +26,20 @@ use series::{Series, keeper};
 
 const ARC_REGIONS: [&str; 5] = ["us-east-1", "us-west-2", "eu-west-1", "ap-northeast-1", "ap-southeast-2"];
 
-fn chart_file(name: &str) -> String {
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/trading-region-operator");
+fn chart_file(chart: &str, name: &str) -> String {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts").join(chart);
     fs::read_to_string(chart.join(name)).unwrap()
 }
 
-/// The rules as the chart renders them with alerts on; a test of the charts keeps this file equal to the templates.
-fn rules() -> Value {
-    let objects: Vec<Value> =
-        serde_saphyr::from_multiple(&chart_file("tests/golden/service-monitor.yaml")).unwrap();
+/// The rules as a chart renders them with alerts on; a test of the charts keeps these files equal to the templates.
+fn rules_of(chart: &str, golden: &str) -> Value {
+    let file = chart_file(chart, &format!("tests/golden/{golden}.yaml"));
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&file).unwrap();
     objects.into_iter().find(|object| object["kind"] == "PrometheusRule").unwrap()["spec"].clone()
+}
+
+fn rules() -> Value {
+    rules_of("trading-region-operator", "service-monitor")
 }
 
 fn steady() -> Seen {
@@ -187,7 +193,8 @@ fn a_run_is_told_as_stuck_before_its_phase_asks_for_a_person() {
     let alert = promtool::alerts(&rules).find(|alert| alert["alert"] == "RegionRunStuck").unwrap();
     let wait: i64 = alert["for"].as_str().unwrap().trim_end_matches('s').parse().unwrap();
     assert!(wait < attention, "{wait} s by default, a person is asked after {attention} s");
-    let schema: Value = serde_json::from_str(&chart_file("values.schema.json")).unwrap();
+    let schema: Value =
+        serde_json::from_str(&chart_file("trading-region-operator", "values.schema.json")).unwrap();
     let bound = &schema["properties"]["alerts"]["properties"]["runStuckSeconds"];
     let longest = bound["maximum"].as_i64().unwrap();
     assert!(longest < attention, "{longest} s is allowed, a person is asked after {attention} s");
@@ -195,14 +202,16 @@ fn a_run_is_told_as_stuck_before_its_phase_asks_for_a_person() {
 
 #[test]
 fn each_alert_fires_alone_after_the_time_that_it_names() {
-    let rules = rules();
-    let promtool = Promtool::ready();
-    let cases = cases();
+    all_fire(&rules(), &cases());
+}
+
+/// Each alert of the rules has a case, and fires as that says.
+fn all_fire(rules: &Value, cases: &[Case]) {
     let named: BTreeSet<&str> =
-        promtool::alerts(&rules).map(|alert| alert["alert"].as_str().unwrap()).collect();
+        promtool::alerts(rules).map(|alert| alert["alert"].as_str().unwrap()).collect();
     let tried: BTreeSet<&str> = cases.iter().map(|case| case.alert).collect();
     assert_eq!(named, tried, "each alert needs a case");
-    promtool.test(&rules, &cases).unwrap_or_else(|said| panic!("{said}"));
+    Promtool::ready().test(rules, cases).unwrap_or_else(|said| panic!("{said}"));
 }
 
 #[test]

@@ -27,6 +27,14 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end -}}
 
+{{/* The same without part-of, by which the operator selects what it scales. Call with a dict: root, component. */}}
+{{- define "trading.labelsApart" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{ include "trading.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end -}}
+
 {{/* The program's subcommand. */}}
 {{- define "trading.pipeline" -}}
 {{- ternary "settlement" "trading" (eq .Values.app "settlement") -}}
@@ -116,6 +124,25 @@ capabilities:
 {{- if and .root.Values.broker.peerUrl (eq .role "outbound") -}}yes{{- end -}}
 {{- end -}}
 
+{{/* Of everything that answers HTTP. */}}
+{{- define "trading.httpProbes" -}}
+ports:
+  - {name: http, containerPort: 8080, protocol: TCP}
+startupProbe:
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 10
+  timeoutSeconds: 3
+  failureThreshold: 3
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  periodSeconds: 1
+  timeoutSeconds: 1
+{{- end -}}
+
 {{- define "trading.volumeMounts" -}}
 - {name: ca, mountPath: /etc/trading/ca, readOnly: true}
 - {name: database, mountPath: /etc/trading/database, readOnly: true}
@@ -153,4 +180,15 @@ capabilities:
 
 {{- define "trading.monitorReady" -}}
 {{- if and (ne .Values.metrics.monitor "None") (.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .Values.metrics.monitor)) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Seconds between two looks of continuous reconciliation; nothing where there is none. */}}
+{{- define "trading.continuous" -}}
+{{- with (.Values.reconciliation).continuous -}}
+{{- if .enabled -}}{{ int .every }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trading.rulesReady" -}}
+{{- if and .Values.alerts.enabled (include "trading.continuous" .) (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PrometheusRule") -}}yes{{- end -}}
 {{- end -}}

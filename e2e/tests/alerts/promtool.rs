@@ -16,14 +16,14 @@ pub(crate) struct Case {
     pub(crate) alert: &'static str,
     series: Vec<Series>,
     pending: &'static str,
-    label: Option<(&'static str, &'static str)>,
+    labels: Vec<(&'static str, &'static str)>,
     summary: &'static str,
 }
 
 impl Case {
     /// An alert that fires at once.
     pub(crate) fn new(alert: &'static str, series: Vec<Series>) -> Self {
-        Self { alert, series, pending: "", label: None, summary: "" }
+        Self { alert, series, pending: "", labels: Vec::new(), summary: "" }
     }
 
     /// Series over which nothing fires.
@@ -39,7 +39,7 @@ impl Case {
 
     /// It carries this label beside its severity.
     pub(crate) fn labelled(mut self, label: (&'static str, &'static str)) -> Self {
-        self.label = Some(label);
+        self.labels.push(label);
         self
     }
 
@@ -90,8 +90,8 @@ impl Case {
     /// Labels and annotations as somebody is paged with them.
     fn expected(&self, alert: &Value, after: u64) -> Value {
         let mut labels = alert["labels"].clone();
-        if let Some((name, value)) = self.label {
-            labels[name] = value.into();
+        for (name, value) in &self.labels {
+            labels[*name] = (*value).into();
         }
         let mut annotations = alert["annotations"].clone();
         annotations["summary"] = self.summary.into();

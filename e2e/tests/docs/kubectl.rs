@@ -94,8 +94,12 @@ impl Installed {
     /// Reads the golden renders; a test of the charts keeps them equal to the templates.
     pub(crate) fn read(root: &Path) -> Self {
         let mut objects = Vec::new();
-        for chart in ["trading-region-operator", "trading"] {
-            let file = root.join("charts").join(chart).join("tests/golden/service-monitor.yaml");
+        for (chart, golden) in [
+            ("trading-region-operator", "service-monitor"),
+            ("trading", "service-monitor"),
+            ("trading", "reconciliation-continuous"),
+        ] {
+            let file = root.join("charts").join(chart).join(format!("tests/golden/{golden}.yaml"));
             // The release name of the renders; pages install under the chart's own name.
             let text = fs::read_to_string(file).unwrap().replace("release-name-", "");
             let all: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();

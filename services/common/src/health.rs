@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,13 @@ pub struct Status {
     /// What it has done since.
     #[serde(flatten)]
     pub counts: Counts,
+    /// What the application adds.
+    #[serde(flatten)]
+    pub own: Map<String, Value>,
 }
+
+/// Says what an application adds to `/status`. It is asked for each answer, so it must not wait for anything.
+pub type Own = Arc<dyn Fn() -> Map<String, Value> + Send + Sync>;
 
 /// What the health endpoints read.
 #[derive(Clone)]
@@ -65,6 +72,8 @@ pub struct Health {
     pub metrics: Metrics,
     /// When the process started.
     pub started: Instant,
+    /// What the application adds to `/status`.
+    pub own: Option<Own>,
 }
 
 /// The four endpoints; a stage merges its own into it.
@@ -111,6 +120,7 @@ async fn status(State(health): State<Health>) -> Json<Status> {
         broker_connected: health.broker.connected(),
         uptime_seconds: health.started.elapsed().as_secs_f64(),
         counts: health.metrics.counts(),
+        own: health.own.map(|own| own()).unwrap_or_default(),
     })
 }
 

@@ -13,4 +13,5 @@ pub mod postgres;
 pub mod shutdown;
 pub mod stage;
 pub mod telemetry;
+pub mod trace;
 pub mod wire;

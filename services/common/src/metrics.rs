@@ -63,6 +63,18 @@ pub enum Part {
     RelayPublish,
 }
 
+impl Part {
+    const ALL: [Self; 7] = [
+        Self::Read,
+        Self::Store,
+        Self::Publish,
+        Self::Note,
+        Self::Acknowledge,
+        Self::RelayStore,
+        Self::RelayPublish,
+    ];
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PartLabels {
     part: Part,
@@ -105,6 +117,9 @@ impl Metrics {
         let batch_messages = Histogram::new(exponential_buckets(1.0, 2.0, 10));
         let batch_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         let part_seconds = Family::<PartLabels, Counter<f64, AtomicU64>>::default();
+        for part in Part::ALL {
+            let _ = part_seconds.get_or_create(&PartLabels { part });
+        }
         let (published, records) = (Counter::default(), Counter::default());
         let (gate, epoch) = (Gauge::default(), Gauge::default());
         registry.register(

@@ -9,10 +9,10 @@ use services_common::stage::Stage;
 use services_common::telemetry::chain;
 
 use crate::envelope::{Decided, Emitted, Record, pack, unpack};
-use crate::message::{NACK, Response, json};
+use crate::message::{NACK, Response};
 use crate::settlement::outgoing::{self, Made, Noted};
 use crate::settlement::{SettlementStatus, of_trade};
-use crate::{names, store};
+use crate::{names, store, trace};
 
 /// Name of the stage in quarantine and probes.
 pub(crate) const STAGE: &str = "egress";
@@ -56,6 +56,7 @@ impl Stage for Egress {
         let answers = || records.iter().map(|record| &record.answer);
         store::probes_passed(unit, STAGE, &store::records_where(answers(), Emitted::is_probe)).await?;
         store::answers(unit, store::EGRESSED, answers()).await?;
+        trace::passed(STAGE, answers());
         let made: Vec<&Made> = records.iter().flat_map(|record| &record.settlements).collect();
         outgoing::insert(unit, &made, Noted::Returning).await?;
         Ok(pack(names::OUTBOUND, answers(), unit.grant()))
@@ -69,13 +70,14 @@ impl Stage for Egress {
         record: &Follows,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
-        store::quarantine(unit, STAGE, json(&record.answer).as_bytes(), reason).await?;
+        store::set_apart(unit, STAGE, &record.answer, reason).await?;
         for made in &record.settlements {
             unit.transaction().batch_execute("savepoint settlement").await?;
             match outgoing::insert(unit, &[made], Noted::Returning).await {
                 Err(error @ DbError::Data { .. }) => {
                     unit.transaction().batch_execute("rollback to savepoint settlement").await?;
-                    store::quarantine(unit, STAGE, made.body.as_bytes(), &chain(&error)).await?;
+                    let whose = (made.id.as_str(), record.answer.trace_id());
+                    store::quarantine_of(unit, STAGE, made.body.as_bytes(), &chain(&error), whose).await?;
                 }
                 outcome => outcome?,
             }
@@ -93,7 +95,7 @@ pub(crate) fn settlements(decided: &Record<Decided>) -> Vec<Made> {
     match &decided.content {
         Decided::Told { content, status: Status::Matched, .. } => of_trade(content, decided.received_ms)
             .iter()
-            .map(|settlement| Made::of(settlement, SettlementStatus::Unmatched))
+            .map(|settlement| Made::of(settlement, SettlementStatus::Unmatched, decided.traceparent))
             .collect(),
         Decided::Told { .. } | Decided::Nack { .. } | Decided::Probe => Vec::new(),
     }
@@ -101,15 +103,17 @@ pub(crate) fn settlements(decided: &Record<Decided>) -> Vec<Made> {
 
 /// The answer to one decision. A function of the record alone, so that a repeat gives the same bytes.
 pub(crate) fn emitted(decided: Record<Decided>) -> Record<Emitted> {
-    let Record { record, id, received_ms, caused_ms, content } = decided;
-    let (status, description, destination, message) = match content {
-        Decided::Told { content, status, description } => {
-            (status.word().to_owned(), description, content.sender.clone(), content.text(status))
-        }
-        Decided::Nack { destination, description, text } => (NACK.to_owned(), description, destination, text),
-        Decided::Probe => return Record { record, id, received_ms, caused_ms, content: Emitted::Probe },
-    };
-    let response =
-        Response { id: id.clone(), timestamp: received_ms, status, description, destination, message };
-    Record { record, id, received_ms, caused_ms, content: Emitted::Answer(response) }
+    let (id, timestamp) = (decided.id.clone(), decided.received_ms);
+    decided.with(|content| {
+        let (status, description, destination, message) = match content {
+            Decided::Told { content, status, description } => {
+                (status.word().to_owned(), description, content.sender.clone(), content.text(status))
+            }
+            Decided::Nack { destination, description, text } => {
+                (NACK.to_owned(), description, destination, text)
+            }
+            Decided::Probe => return Emitted::Probe,
+        };
+        Emitted::Answer(Response { id, timestamp, status, description, destination, message })
+    })
 }

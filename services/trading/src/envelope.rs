@@ -6,6 +6,7 @@ use matching::Status;
 use serde::{Deserialize, Serialize};
 use services_common::amqp::{Outgoing, grant_headers};
 use services_common::postgres::Grant;
+use services_common::trace::{self, TraceId, Traceparent};
 use uuid::Uuid;
 
 use crate::ids;
@@ -32,6 +33,37 @@ pub struct Record<C> {
     pub caused_ms: Option<i64>,
     /// What the sending stage made of it.
     pub content: C,
+    /// The trace that it belongs to, if its sender named one.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "trace::lenient")]
+    pub traceparent: Option<Traceparent>,
+}
+
+impl<C> Record<C> {
+    /// The same with a part of what the sending stage made of it, or with what becomes of it.
+    pub fn with<D>(self, content: impl FnOnce(C) -> D) -> Record<D> {
+        let Self { record, id, received_ms, caused_ms, traceparent, .. } = self;
+        Record { record, id, received_ms, caused_ms, content: content(self.content), traceparent }
+    }
+
+    /// The trace by which logs tell of it: the one that its sender named, or else one for all that is said of its id.
+    pub fn trace_id(&self) -> TraceId {
+        self.traceparent.map_or_else(|| ids::trace(&self.id), Traceparent::trace_id)
+    }
+}
+
+impl<C: Serialize> Record<C> {
+    /// Its text where it is set apart: the same record is the same whatever trace it came with.
+    pub fn apart(&self) -> String {
+        let Self { record, id, received_ms, content, .. } = self;
+        json(&Record {
+            record: *record,
+            id: id.clone(),
+            received_ms: *received_ms,
+            caused_ms: None,
+            content,
+            traceparent: None,
+        })
+    }
 }
 
 impl<C> Record<C> {

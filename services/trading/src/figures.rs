@@ -1,7 +1,7 @@
-//! The application's own numbers: how long answers take, and how much is on its way.
+//! The application's own numbers: how long answers take, how much is on its way, and how many reports have which status.
 
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,16 +17,21 @@ use serde::Serialize;
 use services_common::postgres::{Database, DbError};
 use services_common::telemetry::chain;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
+use crate::breakdown::{self, Breakdown};
 use crate::core::expiry::Expired;
 use crate::days::Standing;
 use crate::message::NACK;
 use crate::names::Application;
+use crate::overview::{self, Look, Overview, Reconciliation};
+use crate::reconcile::Job;
 
-/// How often the backlog is read for the metrics.
+/// How often the database is asked for the metrics and for `/status`.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// One reading of the backlog.
+/// One question.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +59,7 @@ pub(crate) struct Figures {
     pub(crate) days: Standing,
     /// Trades whose wait was ended.
     pub(crate) expired: Expired,
+    breakdown: breakdown::Gauges,
 }
 
 /// What is on its way.
@@ -90,6 +96,7 @@ impl Default for Figures {
             settlements_unreturned_oldest_seconds: Number::default(),
             days: Standing::default(),
             expired: Expired::default(),
+            breakdown: breakdown::Gauges::default(),
         }
     }
 }
@@ -107,8 +114,19 @@ impl Figures {
         );
     }
 
-    /// The metrics of core: the backlog of the whole pipeline, unknown until it was read.
-    pub(crate) fn register_backlog(&self, registry: &mut Registry) {
+    /// The metrics of core, unknown until they were read.
+    pub(crate) fn register_core(&self, application: Application, registry: &mut Registry) {
+        self.register_backlog(registry);
+        if application == Application::TradeMatching {
+            self.register_unreturned(registry);
+            self.expired.register(registry);
+        }
+        self.days.register(registry);
+        self.breakdown.register(application, registry);
+    }
+
+    /// The backlog of the whole pipeline.
+    fn register_backlog(&self, registry: &mut Registry) {
         self.tell_backlog(None);
         registry.register(
             "backlog_records",
@@ -122,8 +140,8 @@ impl Figures {
         );
     }
 
-    /// The metrics of trade matching's core: settlements that wait for an answer, unknown until they were counted.
-    pub(crate) fn register_unreturned(&self, registry: &mut Registry) {
+    /// Settlements that wait for an answer.
+    fn register_unreturned(&self, registry: &mut Registry) {
         self.tell_unreturned(None);
         registry.register(
             "settlements_unreturned",
@@ -174,17 +192,20 @@ const SETTLEMENTS: &str = "settlements";
 const PARTS: [&str; 3] = [UNDECIDED, UNANSWERED, SETTLEMENTS];
 
 /// One row of `trading.backlog`, or the like.
-#[derive(Clone, Debug)]
-struct Part {
-    part: String,
-    records: u64,
-    oldest_seconds: Option<f64>,
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Part {
+    #[serde(skip)]
+    pub(crate) part: String,
+    pub(crate) records: u64,
+    /// Age of the oldest one; `None` when there is none.
+    pub(crate) oldest_seconds: Option<f64>,
 }
 
-/// Reads what the metrics of core tell.
+/// Reads what core tells about its application.
 pub(crate) struct Watch {
     pub(crate) database: Database,
     pub(crate) figures: Figures,
+    pub(crate) overview: Overview,
     /// Only trade matching waits for settlements to come back.
     pub(crate) application: Application,
 }
@@ -199,18 +220,38 @@ impl Watch {
                 () = shutdown.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let backlog = self.parts(ALL).await;
-            self.figures.tell_backlog(backlog.as_deref());
-            if self.application == Application::TradeMatching {
-                let unreturned = self.parts(UNRETURNED).await;
-                self.figures.tell_unreturned(unreturned.as_deref().and_then(<[Part]>::first));
-            }
+            let look = self.look().await;
+            self.figures.tell_backlog(look.on_its_way.as_deref());
+            self.figures.tell_unreturned(look.unreturned.as_ref());
+            self.figures.breakdown.tell(self.application, look.breakdown.as_ref());
+            self.overview.tell(look, Instant::now());
         }
     }
 
-    async fn parts(&self, query: &'static str) -> Option<Vec<Part>> {
-        let parts = read(&self.database, query).await;
-        parts.inspect_err(|reason| tracing::debug!(reason, "backlog not known")).ok()
+    async fn look(&self) -> Look {
+        let unreturned = match self.application {
+            Application::TradeMatching => self.known(UNRETURNED, &[], parts).await,
+            Application::Settlement => None,
+        };
+        let all = Job::within(self.application, true).into_iter().chain([Job::between(self.application)]);
+        let boundaries = Reconciliation::boundaries(&all.collect::<Vec<_>>());
+        let runs = |rows: &[Row]| rows.iter().map(Reconciliation::read).collect();
+        Look {
+            on_its_way: self.known(ALL, &[], parts).await,
+            unreturned: unreturned.and_then(|parts| parts.into_iter().next()),
+            breakdown: self.known(breakdown::COUNTED, &[], Breakdown::read).await.flatten(),
+            reconciliations: self.known(overview::RECONCILIATIONS, &[&boundaries], runs).await,
+        }
+    }
+
+    async fn known<T>(
+        &self,
+        query: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+        of: impl FnOnce(&[Row]) -> Result<T, DbError>,
+    ) -> Option<T> {
+        let known = read(&self.database, query, values, of).await;
+        known.inspect_err(|reason| tracing::debug!(reason, query, "not known")).ok()
     }
 }
 
@@ -220,17 +261,25 @@ const UNRETURNED: &str = "select 'unreturned' as part, count(*) as records, \
         extract(epoch from clock_timestamp() - min(since))::double precision as oldest_seconds \
      from trading.unreturned";
 
-async fn read(database: &Database, query: &'static str) -> Result<Vec<Part>, String> {
-    match timeout(LOOK_DEADLINE, rows(database, query)).await {
-        Ok(rows) => rows.map_err(|error| chain(&error)),
+async fn read<T>(
+    database: &Database,
+    query: &'static str,
+    values: &[&(dyn ToSql + Sync)],
+    of: impl FnOnce(&[Row]) -> Result<T, DbError>,
+) -> Result<T, String> {
+    let rows = async {
+        let connection = database.connection().await?;
+        let statement = connection.prepare_cached(query).await?;
+        Ok::<_, DbError>(connection.query(&statement, values).await?)
+    };
+    match timeout(LOOK_DEADLINE, rows).await {
+        Ok(rows) => rows.and_then(|rows| of(&rows)).map_err(|error| chain(&error)),
         Err(_) => Err(format!("the database did not answer within {} s", LOOK_DEADLINE.as_secs())),
     }
 }
 
-async fn rows(database: &Database, query: &'static str) -> Result<Vec<Part>, DbError> {
-    let connection = database.connection().await?;
-    let rows = connection.query(query, &[]).await?;
-    let part = |row: &tokio_postgres::Row| -> Result<Part, DbError> {
+fn parts(rows: &[Row]) -> Result<Vec<Part>, DbError> {
+    let part = |row: &Row| -> Result<Part, DbError> {
         let records: i64 = row.try_get("records")?;
         Ok(Part {
             part: row.try_get("part")?,
@@ -248,7 +297,7 @@ pub(crate) fn router(database: Database) -> Router {
 
 async fn backlog(State(database): State<Database>) -> Result<Json<Backlog>, (StatusCode, String)> {
     let not_known = |reason| (StatusCode::SERVICE_UNAVAILABLE, format!("not known: {reason}\n"));
-    let parts = read(&database, ON_ITS_WAY).await.map_err(not_known)?;
+    let parts = read(&database, ON_ITS_WAY, &[], parts).await.map_err(not_known)?;
     let of = |part| parts.iter().find(|known| known.part == part).map(|known| known.records);
     let (Some(undecided), Some(unanswered)) = (of(UNDECIDED), of(UNANSWERED)) else {
         return Err(not_known("trading.on_its_way lacks a part".to_owned()));

@@ -2,6 +2,7 @@
 
 use jiff::civil::Date;
 use matching::Status;
+use services_common::trace::TraceId;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -55,6 +56,13 @@ pub(crate) fn trade_of_settlement(id: &str) -> &str {
     id.rsplit_once('-').map_or(id, |(trade, _)| trade)
 }
 
+/// The trace of a message that names none, for logs alone: a function of the customer's id of the trade's side, which every
+/// stage of both applications has. That of a settlement has the number of an allocation behind it.
+pub(crate) fn trace(id: &str) -> TraceId {
+    let side = id.match_indices('-').nth(3).map_or(id, |(end, _)| &id[..end]);
+    TraceId(digest(&[b"trace", side.as_bytes()]).as_u128())
+}
+
 /// The message id of a refusal. Refusals have an id space of their own: that of records, not of trades.
 pub(crate) fn nack(record: Uuid) -> Uuid {
     digest(&[b"nack", record.as_bytes()])
@@ -88,6 +96,14 @@ pub(crate) fn lock(im: &str, broker: &str, trade: &str, trade_date: Date) -> i32
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trade_and_its_settlements_have_one_trace_in_the_logs() {
+        let side = trace("QAINS012-QAINS012-QABRO010-7");
+        assert_eq!(trace("QAINS012-QAINS012-QABRO010-7-2"), side);
+        assert_ne!(trace("QABRO010-QAINS012-QABRO010-7"), side);
+        assert_ne!(trace("no id at all"), trace(""));
+    }
 
     #[test]
     fn parts_cannot_be_shifted_into_each_other() {

@@ -7,6 +7,7 @@ use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
+use services_common::trace::Traceparent;
 use services_common::{clock, wire};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use crate::envelope::{Raw, Record, pack};
 use crate::message::json;
 use crate::names::Line;
 use crate::parse::{Refusal, RefusalCode};
-use crate::{ids, store};
+use crate::{ids, store, trace};
 
 /// Largest message that is taken, in bytes.
 pub(crate) const BODY_MAX: usize = 64 * 1024;
@@ -45,10 +46,11 @@ pub(crate) struct Message {
     id: String,
     body: Vec<u8>,
     refusal: Option<Refusal>,
+    traceparent: Option<Traceparent>,
 }
 
 /// A message that its sender has given an id.
-fn message(id: &str, data: &[u8]) -> Message {
+fn message(id: &str, data: &[u8], traceparent: Option<Traceparent>) -> Message {
     let (body, refusal) = if data.len() > BODY_MAX {
         let expected = format!("has {} bytes, at most {BODY_MAX} are taken", data.len());
         (&data[..OVERSIZED_KEPT], Some(Refusal::whole(RefusalCode::Oversized, expected)))
@@ -57,7 +59,7 @@ fn message(id: &str, data: &[u8]) -> Message {
     } else {
         (data, None)
     };
-    Message { record: ids::record(id, data), id: id.to_owned(), body: body.to_vec(), refusal }
+    Message { record: ids::record(id, data), id: id.to_owned(), body: body.to_vec(), refusal, traceparent }
 }
 
 impl Stage for Inbound {
@@ -95,7 +97,7 @@ impl Stage for Inbound {
                 self.line.id_max
             ));
         }
-        Ok(vec![Taken::Message(message(id, &delivery.data))])
+        Ok(vec![Taken::Message(message(id, &delivery.data, Traceparent::of(delivery)))])
     }
 
     async fn store(&self, unit: &Guarded<'_>, taken: &[Taken]) -> Result<Vec<Outgoing>, DbError> {
@@ -112,9 +114,13 @@ impl Stage for Inbound {
         let records: Vec<_> = messages
             .into_iter()
             .map(|message| {
-                let received_ms = received.get(&message.record).copied().unwrap_or(now_ms);
+                // One that was there already is what it was when it came first.
+                let new = (now_ms, message.traceparent);
+                let (received_ms, traceparent) = received.get(&message.record).copied().unwrap_or(new);
                 let text = String::from_utf8_lossy(&message.body).into_owned();
-                record(message.record, message.id.clone(), received_ms, text, message.refusal.clone())
+                let record =
+                    record(message.record, message.id.clone(), received_ms, text, message.refusal.clone());
+                Record { traceparent, ..record }
             })
             .chain(probes.into_iter().map(|probe| Record {
                 record: probe,
@@ -122,8 +128,10 @@ impl Stage for Inbound {
                 received_ms: now_ms,
                 caused_ms: None,
                 content: Raw::Probe,
+                traceparent: None,
             }))
             .collect();
+        trace::passed(STAGE, &records);
         Ok(pack(self.line.ingestion, &records, unit.grant()))
     }
 
@@ -134,11 +142,12 @@ impl Stage for Inbound {
         taken: &Taken,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
-        let body = match taken {
-            Taken::Message(message) => message.body.as_slice(),
-            Taken::Probe(probe) => probe.as_bytes(),
+        let (id, traceparent, body) = match taken {
+            Taken::Message(message) => (message.id.as_str(), message.traceparent, message.body.as_slice()),
+            Taken::Probe(probe) => ("", None, &probe.as_bytes()[..]),
         };
-        store::quarantine(unit, STAGE, body, reason).await?;
+        let trace_id = traceparent.map_or_else(|| ids::trace(id), Traceparent::trace_id);
+        store::quarantine_of(unit, STAGE, body, reason, (id, trace_id)).await?;
         Ok(Vec::new())
     }
 
@@ -159,7 +168,7 @@ pub(crate) fn record(
         Some(refusal) => Raw::Refused(refusal, text),
         None => Raw::Text(text),
     };
-    Record { record, id, received_ms, caused_ms: None, content }
+    Record { record, id, received_ms, caused_ms: None, content, traceparent: None }
 }
 
 fn insert_query(line: &Line) -> String {
@@ -167,25 +176,26 @@ fn insert_query(line: &Line) -> String {
     format!(
         "with given as ( \
             select distinct on (record) * \
-              from unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[]) as given (record, id, body, defect) \
+              from unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[], $8::text[]) \
+                as given (record, id, body, defect, traceparent) \
              order by record), \
         known as ( \
             select record from {raw} where record = any($1) and received_ms >= $6 and received_ms < $7), \
         fresh as ( \
-            insert into {raw} (record, correlation_id, received_ms, body, defect) \
-            select record, id, $5, body, defect from given \
+            insert into {raw} (record, correlation_id, received_ms, body, defect, traceparent) \
+            select record, id, $5, body, defect, traceparent from given \
             where not exists (select from known where known.record = given.record) order by record \
             on conflict do nothing returning record, received_ms) \
         insert into {pending} (record, received_ms) select record, received_ms from fresh on conflict do nothing"
     )
 }
 
-/// Which of the records were received around now, and when first. One that came longer ago is taken as new: core tells what
-/// it is.
+/// Which of the records were received around now, when first, and with which trace. One that came longer ago is taken as new:
+/// core tells what it is.
 fn first_query(line: &Line) -> String {
     format!(
-        "select record, min(received_ms) from {} \
-         where record = any($1) and received_ms >= $2 and received_ms < $3 group by record",
+        "select distinct on (record) record, received_ms, traceparent from {} \
+         where record = any($1) and received_ms >= $2 and received_ms < $3 order by record, received_ms",
         line.raw
     )
 }
@@ -196,13 +206,16 @@ fn around(now_ms: i64) -> (i64, i64) {
     (today - DAY_MS, today + 2 * DAY_MS)
 }
 
-/// Stores the messages; returns when those that were there already had been received first.
+/// When a message was received first, and the trace that it came with.
+type First = (i64, Option<Traceparent>);
+
+/// Stores the messages; returns the first ones of those that were there already.
 async fn insert(
     unit: &Guarded<'_>,
     line: &Line,
     messages: &[&Message],
     now_ms: i64,
-) -> Result<HashMap<Uuid, i64>, DbError> {
+) -> Result<HashMap<Uuid, First>, DbError> {
     if messages.is_empty() {
         return Ok(HashMap::new());
     }
@@ -212,13 +225,15 @@ async fn insert(
     let defects: Vec<Option<String>> =
         messages.iter().map(|message| message.refusal.as_ref().map(json)).collect();
     let (from_ms, to_ms) = around(now_ms);
+    let traces: Vec<Option<String>> = trace::column(messages.iter().map(|message| message.traceparent));
     let statement = unit.transaction().prepare_cached(&insert_query(line)).await?;
-    let values: [&(dyn ToSql + Sync); 7] = [&records, &ids, &bodies, &defects, &now_ms, &from_ms, &to_ms];
+    let values: [&(dyn ToSql + Sync); 8] =
+        [&records, &ids, &bodies, &defects, &now_ms, &from_ms, &to_ms, &traces];
     let fresh = unit.transaction().execute(&statement, &values).await?;
     if fresh == messages.len() as u64 {
         return Ok(HashMap::new());
     }
     let statement = unit.transaction().prepare_cached(&first_query(line)).await?;
     let rows = unit.transaction().query(&statement, &[&records, &from_ms, &to_ms]).await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, trace::read(row)?)))).collect()
 }

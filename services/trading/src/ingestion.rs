@@ -16,7 +16,7 @@ use crate::envelope::{Parsed, Raw, Record, pack, unpack};
 use crate::message::{Trade, json};
 use crate::names::Line;
 use crate::parse::Refusal;
-use crate::{names, parse, store};
+use crate::{names, parse, store, trace};
 
 /// Name of the stage in quarantine and probes.
 pub(crate) const STAGE: &str = "ingestion";
@@ -84,6 +84,7 @@ impl<C: Content> Stage for Ingestion<C> {
         store::probes_passed(unit, STAGE, &store::records_where(records, Parsed::is_probe)).await?;
         insert_valid(unit, records).await?;
         insert_nacks(unit, records).await?;
+        trace::passed(STAGE, records);
         Ok(pack(C::LINE.core, records, unit.grant()))
     }
 
@@ -95,7 +96,7 @@ impl<C: Content> Stage for Ingestion<C> {
         record: &Record<Parsed<C>>,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
-        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        store::set_apart(unit, STAGE, record, reason).await?;
         Ok(pack(C::LINE.core, &[unstorable(record)], unit.grant()))
     }
 
@@ -106,15 +107,15 @@ impl<C: Content> Stage for Ingestion<C> {
 
 /// Reads one record. A function of the record alone, so that a repeat gives the same.
 pub(crate) fn parsed<C: Content>(raw: Record<Raw>) -> Record<Parsed<C>> {
-    let content = match raw.content {
-        Raw::Text(text) => match C::read(&text, &raw.id, raw.received_ms) {
+    let (id, received_ms) = (raw.id.clone(), raw.received_ms);
+    raw.with(|content| match content {
+        Raw::Text(text) => match C::read(&text, &id, received_ms) {
             Ok(content) => Parsed::Valid(Box::new(content)),
             Err(refusal) => Parsed::Nack(refusal, text),
         },
         Raw::Refused(refusal, text) => Parsed::Nack(refusal, text),
         Raw::Probe => Parsed::Probe,
-    };
-    Record { record: raw.record, id: raw.id, received_ms: raw.received_ms, caused_ms: None, content }
+    })
 }
 
 /// A record that the database refuses, as a refusal. One that was refused before keeps its reason.

@@ -8,12 +8,13 @@ use services_common::clock;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
+use services_common::trace::traced;
 use uuid::Uuid;
 
 use crate::envelope::{Emitted, Record, unpack};
 use crate::figures::Figures;
 use crate::message::json;
-use crate::{names, store};
+use crate::{names, store, trace};
 
 /// Name of the stage in quarantine and probes; the last one that a probe passes.
 pub(crate) const STAGE: &str = "outbound";
@@ -48,6 +49,7 @@ impl Stage for Outbound {
     async fn store(&self, unit: &Guarded<'_>, records: &[Record<Emitted>]) -> Result<Vec<Outgoing>, DbError> {
         store::probes_passed(unit, STAGE, &store::records_where(records, Emitted::is_probe)).await?;
         store::answers(unit, store::SENT, records).await?;
+        trace::passed(STAGE, records);
         Ok(answers(unit, records))
     }
 
@@ -58,7 +60,7 @@ impl Stage for Outbound {
         record: &Record<Emitted>,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
-        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        store::set_apart(unit, STAGE, record, reason).await?;
         Ok(answers(unit, std::slice::from_ref(record)))
     }
 
@@ -98,7 +100,7 @@ fn answers(unit: &Guarded<'_>, records: &[Record<Emitted>]) -> Vec<Outgoing> {
             body: json(response).into_bytes(),
             message_id: record.record.to_string(),
             correlation_id: Some(record.id.clone()),
-            headers: headers.clone(),
+            headers: traced(&headers, record.traceparent),
             user_id: None,
         }),
     };

@@ -4,7 +4,7 @@ mod peer;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use clap::builder::BoolishValueParser;
@@ -12,7 +12,7 @@ use clap::{ArgAction, Args};
 use services_common::amqp::{Broker, BrokerConfig};
 use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, HttpArgs, RegionArgs};
 use services_common::gate::GateKeeper;
-use services_common::health::{self, Health};
+use services_common::health::{self, Health, Own};
 use services_common::metrics::Metrics;
 use services_common::postgres::Database;
 use services_common::stage::{self, Stage, StageDeps};
@@ -35,6 +35,7 @@ use crate::ingestion::Ingestion;
 use crate::message::Trade;
 use crate::names::{self, Application};
 use crate::outbound::Outbound;
+use crate::overview::Overview;
 use crate::settlement::returning::Returning;
 use crate::settlement::{Back, Settlement, outgoing, resend};
 
@@ -287,12 +288,14 @@ pub async fn run(
         metrics,
         batch_limit: deps.batch_limit,
     };
-    let router = router(name, &deps, &stage_deps);
+    let overview = Overview::default();
+    let router = router(name, &deps, &stage_deps, &overview);
     let gate = stage_deps.gate.clone();
     let (database, app, region) = (deps.database.clone(), deps.app.clone(), deps.region.clone());
     let stop = shutdown.clone();
     let gate = tokio::spawn(async move { gate.run(&database, &app, &region, stop).await });
-    let doing = Work { deps, stage_deps: stage_deps.clone(), figures, shutdown: shutdown.clone() };
+    let shared = stage_deps.clone();
+    let doing = Work { deps, stage_deps: shared, figures, overview, shutdown: shutdown.clone() };
     let work = tokio::spawn(work(name, doing));
     let served = health::serve(listener, router, shutdown.clone()).await;
     // Serving ends at shutdown, or because it failed: then the rest must end too.
@@ -308,28 +311,28 @@ pub async fn run(
     Ok(served?)
 }
 
+/// What `/metrics` of a stage shows before it has done anything: every metric that it will ever have.
+pub fn metrics_at_start(name: StageName, application: Application) -> String {
+    metrics(name, application).0.text()
+}
+
 /// The metrics of a process; the application's own are those of the last stage and of core.
-fn metrics(name: StageName, deps: &Deps) -> (Metrics, Figures) {
-    let (application, figures) = (deps.application, Figures::default());
+fn metrics(name: StageName, application: Application) -> (Metrics, Figures) {
+    let figures = Figures::default();
     let metrics = Metrics::with(name.word(), |registry| match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress => {}
-        StageName::Core => {
-            figures.register_backlog(registry);
-            figures.days.register(registry);
-            if deps.expire_after.is_some() {
-                figures.expired.register(registry);
-            }
-            if application == Application::TradeMatching {
-                figures.register_unreturned(registry);
-            }
-        }
+        StageName::Core => figures.register_core(application, registry),
         StageName::Outbound if application == Application::Settlement => {}
         StageName::Outbound => figures.register_answers(registry),
     });
     (metrics, figures)
 }
 
-fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
+fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps, overview: &Overview) -> Router {
+    let own: Option<Own> = (name == StageName::Core).then(|| {
+        let overview = overview.clone();
+        Arc::new(move || overview.json(Instant::now())) as Own
+    });
     let health = health::router(Health {
         stage: name.word(),
         app: deps.app.clone(),
@@ -337,7 +340,8 @@ fn router(name: StageName, deps: &Deps, stage_deps: &StageDeps) -> Router {
         gate: stage_deps.gate.watch(),
         broker: stage_deps.broker.clone(),
         metrics: stage_deps.metrics.clone(),
-        started: std::time::Instant::now(),
+        started: Instant::now(),
+        own,
     });
     match name {
         StageName::Inbound | StageName::Ingestion | StageName::Egress | StageName::Outbound => health,
@@ -363,6 +367,7 @@ struct Work {
     deps: Deps,
     stage_deps: StageDeps,
     figures: Figures,
+    overview: Overview,
     shutdown: CancellationToken,
 }
 
@@ -432,9 +437,10 @@ impl Work {
             route: relay::outbox::<C>(),
             written: written.clone(),
         };
-        let backlog = figures::Watch {
+        let watch = figures::Watch {
             database: self.deps.database.clone(),
             figures: self.figures.clone(),
+            overview: self.overview.clone(),
             application: self.deps.application,
         };
         let core = Core::<C>::new(written, self.deps.settlements.on());
@@ -444,7 +450,7 @@ impl Work {
             standing: self.figures.days.clone(),
         };
         let stop = || self.shutdown.clone();
-        tokio::join!(self.stage(core), relay.run(stop()), backlog.run(stop()), days.run(stop()));
+        tokio::join!(self.stage(core), relay.run(stop()), watch.run(stop()), days.run(stop()));
     }
 
     async fn expire(&self, answers_written: Arc<Notify>) {

@@ -1,6 +1,8 @@
 //! Writes that all stages share.
 
+use serde::Serialize;
 use services_common::postgres::{DbError, Guarded};
+use services_common::trace::TraceId;
 use uuid::Uuid;
 
 use crate::envelope::{Emitted, Record};
@@ -10,7 +12,7 @@ use crate::message::json;
 /// Bytes of a message that are kept in quarantine.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// Sets a message apart, with the reason. Seeing it again raises its count.
+/// Sets a message apart that nobody can be named for, with the reason. Seeing it again raises its count.
 ///
 /// # Errors
 /// The database.
@@ -20,6 +22,41 @@ pub(crate) async fn quarantine(
     body: &[u8],
     reason: &str,
 ) -> Result<(), DbError> {
+    keep_apart(unit, stage, body, reason).await?;
+    tracing::warn!(stage, reason, bytes = body.len(), "message in quarantine");
+    Ok(())
+}
+
+/// Sets a message apart, and says whose it is: by its sender's id, and by its trace.
+///
+/// # Errors
+/// The database.
+pub(crate) async fn quarantine_of(
+    unit: &Guarded<'_>,
+    stage: &str,
+    body: &[u8],
+    reason: &str,
+    (id, trace_id): (&str, TraceId),
+) -> Result<(), DbError> {
+    keep_apart(unit, stage, body, reason).await?;
+    tracing::warn!(stage, reason, bytes = body.len(), %trace_id, id, "message in quarantine");
+    Ok(())
+}
+
+/// Sets a record apart.
+///
+/// # Errors
+/// The database.
+pub(crate) async fn set_apart<C: Serialize>(
+    unit: &Guarded<'_>,
+    stage: &str,
+    record: &Record<C>,
+    reason: &str,
+) -> Result<(), DbError> {
+    quarantine_of(unit, stage, record.apart().as_bytes(), reason, (&record.id, record.trace_id())).await
+}
+
+async fn keep_apart(unit: &Guarded<'_>, stage: &str, body: &[u8], reason: &str) -> Result<(), DbError> {
     let statement = unit
         .transaction()
         .prepare_cached(
@@ -32,7 +69,6 @@ pub(crate) async fn quarantine(
     let kept = &body[..body.len().min(KEPT_BYTES)];
     let reason = reason.replace('\0', "");
     unit.transaction().execute(&statement, &[&digest, &stage, &reason, &bytes, &kept]).await?;
-    tracing::warn!(stage, reason, bytes, "message in quarantine");
     Ok(())
 }
 

@@ -301,5 +301,5 @@ async fn migrating_again_changes_nothing_and_a_standby_confirms_that_all_has_arr
         trading::migrate::database(Application::TradeMatching, &options, Instant::now() + support::PATIENCE)
             .await
             .unwrap();
-    assert_eq!(verified, ["standby: all 9 migrations have arrived"]);
+    assert_eq!(verified, ["standby: all 12 migrations have arrived"]);
 }

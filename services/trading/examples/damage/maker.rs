@@ -116,7 +116,10 @@ impl Damage {
         let table = self.place.table;
         database.batch_execute(&format!("begin; alter table trading.{table} disable trigger user")).await?;
         let done = match database.execute(statement, &[&given]).await {
-            Ok(_) => format!("alter table trading.{table} enable always trigger region_guard; commit"),
+            Ok(_) => format!(
+                "alter table trading.{table} enable trigger user; \
+                 alter table trading.{table} enable always trigger region_guard; commit"
+            ),
             Err(error) => {
                 database.batch_execute("rollback").await?;
                 return Err(error);

@@ -72,7 +72,7 @@ fn decided<C>(record: Record<C>) -> Record<C> {
 }
 
 fn of<C>(record: Uuid, id: &str, received_ms: i64, content: C) -> Record<C> {
-    Record { record, id: id.to_owned(), received_ms, caused_ms: None, content }
+    Record { record, id: id.to_owned(), received_ms, caused_ms: None, content, traceparent: None }
 }
 
 /// The bytes that pass each hop with so many sides in one message, from the customer to the customer.

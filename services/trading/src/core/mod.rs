@@ -26,14 +26,15 @@ use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
+use services_common::trace::{TraceId, Traceparent};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::envelope::{Decided, Parsed, Record, pack, unpack};
 use crate::ingestion::Content;
-use crate::message::{NACK, json};
+use crate::message::NACK;
 use crate::parse::{Refusal, RefusalCode};
-use crate::{ids, store};
+use crate::{ids, store, trace};
 
 /// Name of the stage in quarantine and probes.
 pub(crate) const STAGE: &str = "core";
@@ -151,7 +152,7 @@ impl<C: Subject> Stage for Core<C> {
         record: &Record<Parsed<C>>,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
-        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        store::set_apart(unit, STAGE, record, reason).await?;
         tables::write_refused(unit, record.record, unstorable(record)).await?;
         Ok(Vec::new())
     }
@@ -171,6 +172,7 @@ pub(crate) struct Report<C> {
     pub(crate) record: Uuid,
     pub(crate) received_ms: i64,
     pub(crate) content: C,
+    pub(crate) traceparent: Option<Traceparent>,
 }
 
 /// A report that holds, with its status and the id of its counterpart.
@@ -186,17 +188,20 @@ pub(crate) struct Answer<C> {
     /// When inbound took the message that this answer follows from: of two reports that met, the later one.
     caused_ms: i64,
     decided: Decided<C>,
+    /// That of the report or message that it answers.
+    traceparent: Option<Traceparent>,
 }
 
 /// A probe passes core without leaving anything to be told.
 fn probe<C>(record: &Record<Parsed<C>>) -> Option<Record<Decided<C>>> {
-    let Record { record, id, received_ms, content, .. } = record;
+    let Record { record, id, received_ms, content, traceparent, .. } = record;
     content.is_probe().then(|| Record {
         record: *record,
         id: id.clone(),
         received_ms: *received_ms,
         caused_ms: None,
         content: Decided::Probe,
+        traceparent: *traceparent,
     })
 }
 
@@ -270,6 +275,8 @@ async fn decide<C: Subject>(
         C::repeated(unit, &changes.repeated).await?;
     }
     tables::write(unit, &changes).await?;
+    trace::passed(STAGE, records);
+    trace::refused(STAGE, changes.answers.iter().filter_map(Answer::refusal));
     Ok(changes.agreed())
 }
 
@@ -382,6 +389,7 @@ fn told<C: Subject>(report: &Report<C>, status: Status, description: String) -> 
         received_ms: report.received_ms,
         caused_ms: report.received_ms,
         decided: Decided::Told { content: Box::new(content), status, description },
+        traceparent: report.traceparent,
     }
 }
 
@@ -390,11 +398,18 @@ pub(crate) fn destination(id: &str) -> &str {
     id.split('-').next().unwrap_or_default()
 }
 
-fn refused<C>(record: Uuid, id: &str, received_ms: i64, refusal: &Refusal, text: String) -> Answer<C> {
-    let destination = destination(id).to_owned();
+/// The answer to a message of which the record is.
+fn refused<C, P>(of: &Record<P>, refusal: &Refusal, text: String) -> Answer<C> {
+    let destination = destination(&of.id).to_owned();
     let decided = Decided::Nack { destination, description: refusal.description(), text };
-    let (message_id, id) = (ids::nack(record), id.to_owned());
-    Answer { message_id, id, received_ms, caused_ms: received_ms, decided }
+    Answer {
+        message_id: ids::nack(of.record),
+        id: of.id.clone(),
+        received_ms: of.received_ms,
+        caused_ms: of.received_ms,
+        decided,
+        traceparent: of.traceparent,
+    }
 }
 
 /// Why a well formed report changes nothing.
@@ -422,8 +437,15 @@ fn not_taken<C: Subject>(content: &C, why: matching::Refusal) -> Refusal {
 }
 
 fn refused_report<C: Subject>(report: &Report<C>, refusal: &Refusal) -> Answer<C> {
-    let text = report.content.text();
-    refused(report.record, &report.content.key().1, report.received_ms, refusal, text)
+    let Report { record, received_ms, traceparent, content } = report;
+    let of = Record {
+        record: *record,
+        id: content.key().1,
+        received_ms: *received_ms,
+        content: (),
+        traceparent: *traceparent,
+    };
+    refused(&of, refusal, content.text())
 }
 
 /// The answer to a record that the database refuses; a probe has nobody to answer to.
@@ -434,10 +456,17 @@ fn unstorable<C: Content>(record: &Record<Parsed<C>>) -> Option<Answer<C>> {
         Parsed::Probe => return None,
     };
     let refusal = Refusal::unstorable(record.record);
-    Some(refused(record.record, &record.id, record.received_ms, &refusal, text))
+    Some(refused(record, &refusal, text))
 }
 
 impl<C> Answer<C> {
+    /// Whose message it refuses and why, for the log; `None` if it refuses none.
+    fn refusal(&self) -> Option<(TraceId, &str, &str)> {
+        let Decided::Nack { description, .. } = &self.decided else { return None };
+        let trace_id = self.traceparent.map_or_else(|| ids::trace(&self.id), Traceparent::trace_id);
+        Some((trace_id, &self.id, description))
+    }
+
     fn status(&self) -> &'static str {
         match &self.decided {
             Decided::Told { status, .. } => status.word(),

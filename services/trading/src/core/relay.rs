@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::Subject;
 use crate::envelope::{Decided, Record, pack};
+use crate::trace;
 
 /// Looks for what other instances or stages left, when nobody says that there is something new.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -137,7 +138,7 @@ pub(crate) struct Unsent {
 /// What is decided and not sent. An array, not a join: a join would rather read whole days.
 const TAKE: Take = Take::Listed {
     list: "select seq, caused_ms from trading.unsent order by seq limit $1 for update skip locked",
-    rows: "select seq, message_id, id, received_ms, caused_ms, body from trading.outbox \
+    rows: "select seq, message_id, id, received_ms, caused_ms, body, traceparent from trading.outbox \
         where seq = any($1) and caused_ms >= $2 and caused_ms <= $3 order by seq",
 };
 const MARK: &str = "delete from trading.unsent where seq = any($1)";
@@ -277,14 +278,14 @@ fn decisions<C: Subject>(rows: &[Row], grant: &Grant) -> Result<Unsent, DbError>
     Ok(Unsent { numbers, messages: pack(C::EGRESS, &decided, grant) })
 }
 
-/// A row of the outbox as the record that travels. One that this program cannot read, an older one's perhaps, is left where
+/// A row of the outbox as the record that travels, with its trace. One that this program cannot read, an older one's perhaps, is left where
 /// it is and stops no other: it counts as on its way until a person has looked.
 ///
 /// # Errors
 /// The row has not the columns that it should.
 pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Option<Record<Decided<C>>>, DbError> {
     match decision(row)? {
-        Ok(decided) => Ok(Some(decided)),
+        Ok(decided) => Ok(Some(Record { traceparent: trace::read(row)?, ..decided })),
         Err(error) => {
             let message_id: Uuid = row.try_get("message_id")?;
             tracing::error!(%message_id, %error, "a decision in the outbox is not readable: it is not sent");
@@ -293,7 +294,7 @@ pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Option<Record<Decid
     }
 }
 
-/// The same without a word about what cannot be read.
+/// The same without the trace, and without a word about what cannot be read.
 ///
 /// # Errors
 /// The row has not the columns that it should; inside: the decision is not readable.
@@ -303,7 +304,8 @@ pub(crate) fn decision<C: DeserializeOwned>(
     let (record, id, received_ms) =
         (row.try_get("message_id")?, row.try_get("id")?, row.try_get("received_ms")?);
     let (caused_ms, content) = (row.try_get("caused_ms")?, serde_json::from_str(row.try_get("body")?));
-    Ok(content.map(|content| Record { record, id, received_ms, caused_ms, content }))
+    let traceparent = None;
+    Ok(content.map(|content| Record { record, id, received_ms, caused_ms, content, traceparent }))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::message::Trade;
 use crate::names::Line;
 use crate::parse::{Refusal, RefusalCode};
 use crate::settlement::{Back, Settlement};
-use crate::{egress, inbound, names};
+use crate::{egress, inbound, names, trace};
 
 /// Records in one page.
 const PAGE: i64 = 500;
@@ -48,7 +48,7 @@ fn pending_query(line: &Line) -> String {
     format!(
         "with page as materialized ( \
             select record, received_ms from {pending} where record > $1 order by record limit $2) \
-         select page.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, \
+         select page.record, raw.correlation_id, raw.received_ms, raw.body, raw.defect, raw.traceparent, \
             ingested.content, nacks.refusal, nacks.body as nack_body \
          from page \
          {} {} {} \
@@ -62,7 +62,7 @@ fn pending_query(line: &Line) -> String {
 /// Sent ones only: the relay sends the others by itself.
 const UNANSWERED: &str = "with page as materialized ( \
         select message_id, caused_ms from trading.unanswered where message_id > $1 order by message_id limit $2) \
-     select page.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.body, \
+     select page.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.body, outbox.traceparent, \
         egressed.message_id is not null as egressed, \
         outbox.seq is not null and not exists (select from trading.unsent where unsent.seq = outbox.seq) as sent \
      from page \
@@ -75,7 +75,7 @@ const UNANSWERED: &str = "with page as materialized ( \
 /// In the settlement application egress takes what it has stored off the list.
 const UNRETURNED: &str = "with page as materialized ( \
         select message_id, caused_ms from trading.unanswered where message_id > $1 order by message_id limit $2) \
-     select page.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.body, \
+     select page.message_id, outbox.id, outbox.received_ms, outbox.caused_ms, outbox.body, outbox.traceparent, \
         outbox.seq is not null and not exists (select from trading.unsent where unsent.seq = outbox.seq) as sent \
      from page \
      left join trading.outbox on outbox.message_id = page.message_id and outbox.caused_ms = page.caused_ms \
@@ -234,14 +234,14 @@ pub(crate) fn read<C: DeserializeOwned>(row: &Row) -> Result<Onward<C>, DbError>
         let text: Option<String> = row.try_get("nack_body")?;
         Parsed::Nack(read_refusal(refusal), text.unwrap_or_default())
     } else {
-        return Ok(Onward::Raw(raw(row)?));
+        return Ok(Onward::Raw(Record { traceparent: trace::read(row)?, ..raw(row)? }));
     };
     let (record, id) = (row.try_get("record")?, row.try_get("correlation_id")?);
-    let received_ms = row.try_get("received_ms")?;
-    Ok(Onward::Parsed(Record { record, id, received_ms, caused_ms: None, content }))
+    let (received_ms, traceparent) = (row.try_get("received_ms")?, trace::read(row)?);
+    Ok(Onward::Parsed(Record { record, id, received_ms, caused_ms: None, content, traceparent }))
 }
 
-/// A row of inbound's store, as inbound sends it.
+/// A row of inbound's store, as inbound sends it, but for the trace.
 ///
 /// # Errors
 /// The row has not the columns that it should.

@@ -14,6 +14,7 @@ use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
 use services_common::stage::Stage;
+use services_common::trace::Traceparent;
 use tokio::sync::Notify;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ use super::{Answer, Subject, tables};
 use crate::envelope::{Decided, Parsed, Record, unpack};
 use crate::message::{Trade, json};
 use crate::settlement::{Back, Effect, Returned, SettlementStatus, SettlingTrade, Unfit};
-use crate::{ids, names, store};
+use crate::{ids, names, store, trace};
 
 /// Name of the stage in quarantine.
 const STAGE: &str = "core";
@@ -65,6 +66,7 @@ impl Stage for Returns {
         // What is not pending was applied before. What ingestion refused stays in its store, with the reason.
         let mut open = tables::no_longer_pending(unit, &names::RETURNED, &came).await?;
         let valid: Vec<Record<Back>> = records.iter().filter_map(valid).collect();
+        trace::passed(STAGE, records);
         // One that is in the batch twice counts once.
         let fresh = valid.iter().filter(|record| open.remove(&record.record)).cloned().collect();
         apply(unit, fresh).await?;
@@ -78,7 +80,7 @@ impl Stage for Returns {
         record: &Record<Parsed<Back>>,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
-        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        store::set_apart(unit, STAGE, record, reason).await?;
         tables::no_longer_pending(unit, &names::RETURNED, &[record.record]).await?;
         Ok(Vec::new())
     }
@@ -94,8 +96,8 @@ impl Stage for Returns {
 
 fn valid(record: &Record<Parsed<Back>>) -> Option<Record<Back>> {
     let Parsed::Valid(back) = &record.content else { return None };
-    let Record { record, id, received_ms, .. } = record.clone();
-    Some(Record { record, id, received_ms, caused_ms: None, content: back.as_ref().clone() })
+    let Record { record, id, received_ms, traceparent, .. } = record.clone();
+    Some(Record { record, id, received_ms, caused_ms: None, content: back.as_ref().clone(), traceparent })
 }
 
 /// Looks again at what came back for these trades before they were matched. The caller holds their locks.
@@ -118,6 +120,8 @@ pub(super) async fn apply_early(unit: &Guarded<'_>, keys: &[(Date, String)]) -> 
                 received_ms: row.try_get("received_ms")?,
                 caused_ms: None,
                 content,
+                // What follows continues the trade's own trace.
+                traceparent: None,
             }),
             Err(error) => tracing::error!(%record, %error, "a settlement that came back is not readable"),
         }
@@ -145,6 +149,7 @@ struct Known {
     moved: HashSet<i64>,
     /// When inbound took the settlement that settled the trade.
     settled_ms: Option<i64>,
+    traceparent: Option<Traceparent>,
 }
 
 type Trades = HashMap<(Date, String), Known>;
@@ -174,7 +179,8 @@ async fn apply(unit: &Guarded<'_>, came: Vec<Record<Back>>) -> Result<(), DbErro
             Back::Nack(_) => Some(UNKNOWN_SETTLEMENT),
         };
         if let Some(code) = code {
-            tracing::warn!(id = came.id, code, "a message that came back changes nothing");
+            let (trace_id, id) = (came.trace_id(), came.id.as_str());
+            tracing::warn!(%trace_id, id, code, "a message that came back changes nothing");
         }
         looked.push(Looked { came, code });
     }
@@ -204,7 +210,7 @@ fn take(trades: &mut Trades, returned: &Returned, received_ms: i64) -> Result<()
 
 /// The answer to a trade that was settled just now.
 fn settled(known: &Known) -> Option<Answer<Trade>> {
-    let Known { trade, received_ms, settled_ms, .. } = known;
+    let Known { trade, received_ms, settled_ms, traceparent, .. } = known;
     Some(Answer {
         message_id: trade.answer_id(Status::Settled),
         id: trade.id(),
@@ -215,6 +221,7 @@ fn settled(known: &Known) -> Option<Answer<Trade>> {
             status: Status::Settled,
             description: "SETTLED: all allocations are settled".to_owned(),
         },
+        traceparent: *traceparent,
     })
 }
 
@@ -223,7 +230,7 @@ const MATCHED: &str = "select trade_date, id from trading.trades \
      using (trade_date, id) where status in ('MATCHED', 'SETTLED')";
 
 /// Locked in the order of their keys, so that two instances do not wait in a circle.
-const TRADES: &str = "select trade_date, id, received_ms, trade, status from trading.trades \
+const TRADES: &str = "select trade_date, id, received_ms, trade, status, traceparent from trading.trades \
      join (select distinct * from unnest($1::date[], $2::text[]) as given (trade_date, id)) as given \
      using (trade_date, id) where status in ('MATCHED', 'SETTLED') \
      order by trade_date, id for no key update of trades";
@@ -272,7 +279,8 @@ fn read(row: &Row) -> Result<Option<Known>, DbError> {
     };
     let settling = SettlingTrade { status, ..SettlingTrade::of_matched(&trade) };
     let received_ms = row.try_get("received_ms")?;
-    Ok(Some(Known { trade, received_ms, settling, moved: HashSet::new(), settled_ms: None }))
+    let traceparent = trace::read(row)?;
+    Ok(Some(Known { trade, received_ms, settling, moved: HashSet::new(), settled_ms: None, traceparent }))
 }
 
 /// Which of the refusals are of settlements that were sent.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{Answer, Changes, Holding, Report, Subject};
 use crate::message::json;
 use crate::names::Line;
+use crate::trace;
 
 /// Namespace of the locks on match keys; any constant that no other lock of this database uses.
 const LOCK_SPACE: i32 = 0x7472_6164;
@@ -41,8 +42,8 @@ pub(crate) fn known_rows<C: Subject>(rows: &[Row]) -> Result<Vec<(Report<C>, Sta
             tracing::error!(%record, "a stored report is not readable: it takes no part in matching");
             continue;
         };
-        let report =
-            Report { record: row.try_get("record")?, received_ms: row.try_get("received_ms")?, content };
+        let (record, received_ms) = (row.try_get("record")?, row.try_get("received_ms")?);
+        let report = Report { record, received_ms, content, traceparent: trace::read(row)? };
         known.push((report, status));
     }
     Ok(known)
@@ -160,17 +161,19 @@ pub(super) async fn insert_answers<C: Subject>(
     let caused: Vec<i64> = answers.iter().map(|answer| answer.caused_ms).collect();
     let statement = unit.transaction().prepare_cached(INSERT_ANSWERS).await?;
     let epoch = unit.epoch();
-    let values: [&(dyn ToSql + Sync); 7] = [&messages, &ids, &received, &statuses, &bodies, &epoch, &caused];
+    let traces = trace::column(answers.iter().map(|answer| answer.traceparent));
+    let values: [&(dyn ToSql + Sync); 8] =
+        [&messages, &ids, &received, &statuses, &bodies, &epoch, &caused, &traces];
     unit.transaction().execute(&statement, &values).await?;
     Ok(())
 }
 
 const INSERT_ANSWERS: &str = "with given as ( \
-        select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $7::bigint[]) \
-            as given (message_id, id, received_ms, status, body, caused_ms)), \
+        select * from unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $7::bigint[], $8::text[]) \
+            as given (message_id, id, received_ms, status, body, caused_ms, traceparent)), \
      fresh as ( \
-        insert into trading.outbox (message_id, id, received_ms, status, body, epoch, sent_at, caused_ms) \
-        select message_id, id, received_ms, status, body, $6::bigint, clock_timestamp(), caused_ms \
+        insert into trading.outbox (message_id, id, received_ms, status, body, epoch, sent_at, caused_ms, traceparent) \
+        select message_id, id, received_ms, status, body, $6::bigint, clock_timestamp(), caused_ms, traceparent \
         from given order by message_id \
         on conflict do nothing returning message_id, seq, caused_ms), \
      unsent as (insert into trading.unsent (seq, caused_ms) select seq, caused_ms from fresh) \

@@ -1,6 +1,6 @@
 use super::*;
 use crate::envelope::Emitted;
-use crate::message::Trade;
+use crate::message::{Trade, json};
 
 fn report(sender: &str, number: &str, price: &str, received_ms: i64) -> Report<Trade> {
     let body = format!(
@@ -10,7 +10,7 @@ fn report(sender: &str, number: &str, price: &str, received_ms: i64) -> Report<T
     );
     let id = format!("{sender}-QAINS012-QABRO010-{number}");
     let content = crate::parse::trade(&body, &id).unwrap();
-    Report { record: ids::record(&id, body.as_bytes()), received_ms, content }
+    Report { record: ids::record(&id, body.as_bytes()), received_ms, content, traceparent: None }
 }
 
 /// Decides the reports in batches of the given size, each from what the ones before have stored.
@@ -28,9 +28,10 @@ fn answers(reports: &[Report<Trade>], batch: usize) -> Vec<(Uuid, String)> {
             stored.insert(report.content.key(), (report, status));
         }
         answers.extend(changes.answers.iter().map(|answer| {
-            let Answer { message_id, id, received_ms, caused_ms, decided } = answer.clone();
+            let Answer { message_id, id, received_ms, caused_ms, decided, traceparent } = answer.clone();
             let caused_ms = Some(caused_ms);
-            let decided = Record { record: message_id, id, received_ms, caused_ms, content: decided };
+            let decided =
+                Record { record: message_id, id, received_ms, caused_ms, content: decided, traceparent };
             let Emitted::Answer(response) = crate::egress::emitted(decided).content else { panic!() };
             (message_id, json(&response))
         }));

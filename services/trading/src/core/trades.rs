@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::tables::column;
 use super::{Holding, Report, Subject, returns, tables};
 use crate::message::{Trade, json};
-use crate::{ids, names};
+use crate::{ids, names, trace};
 
 impl Subject for Trade {
     type Terms = TradeTerms;
@@ -55,7 +55,8 @@ impl Subject for Trade {
     }
 }
 
-const KNOWN: &str = "select trades.record, trades.received_ms, trades.trade as content, trades.status \
+const KNOWN: &str = "select trades.record, trades.received_ms, trades.trade as content, trades.status, \
+        trades.traceparent \
      from trading.trades join ( \
         select distinct * from unnest($1::text[], $2::text[], $3::text[], $4::date[]) \
             as given (im_id, broker_id, trade_id, trade_date)) as given \
@@ -77,15 +78,15 @@ async fn known_trades(
 
 const INSERT_TRADES: &str = "insert into trading.trades (trade_date, id, record, received_ms, sender_id, im_id, \
         broker_id, trade_id, security, indicator, price, quantity, settlement_date, trade, status, counterpart, \
-        version, epoch) \
-     select *, $18::bigint from unnest($1::date[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
+        version, traceparent, epoch) \
+     select *, $19::bigint from unnest($1::date[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
         $7::text[], $8::text[], $9::text[], $10::text[], $11::numeric[], $12::integer[], $13::date[], $14::text[], \
-        $15::text[], $16::text[], $17::integer[]) \
+        $15::text[], $16::text[], $17::integer[], $18::text[]) \
      on conflict (trade_date, id) do update set record = excluded.record, received_ms = excluded.received_ms, \
         security = excluded.security, indicator = excluded.indicator, price = excluded.price, \
         quantity = excluded.quantity, settlement_date = excluded.settlement_date, trade = excluded.trade, \
         status = excluded.status, counterpart = excluded.counterpart, version = excluded.version, \
-        epoch = excluded.epoch";
+        traceparent = excluded.traceparent, epoch = excluded.epoch";
 
 async fn insert_trades(unit: &Guarded<'_>, new: &[Holding<Trade>]) -> Result<(), DbError> {
     let dates: Vec<Date> = column(new, |(report, ..)| report.content.trade_date);
@@ -106,6 +107,7 @@ async fn insert_trades(unit: &Guarded<'_>, new: &[Holding<Trade>]) -> Result<(),
     let counterparts: Vec<Option<&str>> = column(new, |(_, _, counterpart)| counterpart.as_deref());
     let versions: Vec<i32> =
         column(new, |(report, ..)| i32::try_from(report.content.version).unwrap_or(i32::MAX));
+    let traces = trace::column(new.iter().map(|(report, ..)| report.traceparent));
     let statement = unit.transaction().prepare_cached(INSERT_TRADES).await?;
     unit.transaction()
         .execute(
@@ -128,6 +130,7 @@ async fn insert_trades(unit: &Guarded<'_>, new: &[Holding<Trade>]) -> Result<(),
                 &statuses,
                 &counterparts,
                 &versions,
+                &traces,
                 &unit.epoch(),
             ],
         )

@@ -32,9 +32,9 @@ type Number = Gauge<f64, AtomicU64>;
 /// Kinds of findings.
 const KINDS: [&str; 3] = ["missing", "ahead", "differs"];
 
-/// What the latest round told.
+/// What the latest round told, as metrics.
 #[derive(Clone)]
-pub(super) struct Watched {
+pub struct Watched {
     jobs: Vec<Job>,
     registry: Arc<Registry>,
     findings: Family<Labels, Number>,
@@ -45,7 +45,8 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(app: &str, region: &str, jobs: Vec<Job>) -> Self {
+    /// Nothing is known before the first round.
+    pub fn new(app: &str, region: &str, jobs: Vec<Job>) -> Self {
         let labels =
             [("app".into(), app.to_owned().into()), ("region".into(), region.to_owned().into())].into_iter();
         let mut registry = Registry::with_prefix_and_labels("services_reconcile", labels);
@@ -82,7 +83,7 @@ impl Watched {
     }
 
     /// Takes over what a round told.
-    pub(super) fn tell(&self, round: &Result<Report, ReconcileError>, now: Instant) {
+    pub fn tell(&self, round: &Result<Report, ReconcileError>, now: Instant) {
         let mut complete = self.complete.lock().unwrap_or_else(PoisonError::into_inner);
         match round {
             Ok(report) => {
@@ -111,8 +112,8 @@ impl Watched {
         }
     }
 
-    /// In the text format of OpenMetrics.
-    fn text(&self, now: Instant) -> String {
+    /// In the text format of OpenMetrics, with the ages of this moment.
+    pub fn text(&self, now: Instant) -> String {
         let complete = *self.complete.lock().unwrap_or_else(PoisonError::into_inner);
         let age = complete.map_or(f64::NAN, |at| now.saturating_duration_since(at).as_secs_f64());
         self.age.set(age);

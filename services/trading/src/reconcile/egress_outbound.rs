@@ -75,7 +75,7 @@ impl Answer {
     /// Where quarantine would have it, had the database refused the copy of this stage.
     fn digest(&self, stage: &str) -> Option<Uuid> {
         let record = emitted(self.message, &self.id, &self.body, self.caused_ms)?;
-        Some(ids::quarantined(stage, json(&record).as_bytes()))
+        Some(ids::quarantined(stage, record.apart().as_bytes()))
     }
 }
 
@@ -87,8 +87,8 @@ fn digests(stage: &str, answers: &[Answer]) -> Vec<Uuid> {
 pub(super) fn emitted(message: Uuid, id: &str, body: &str, caused_ms: i64) -> Option<Record<Emitted>> {
     let response: Response = serde_json::from_str(body).ok()?;
     let (received_ms, caused_ms) = (response.timestamp, Some(caused_ms));
-    let content = Emitted::Answer(response);
-    Some(Record { record: message, id: id.to_owned(), received_ms, caused_ms, content })
+    let (record, id, content) = (message, id.to_owned(), Emitted::Answer(response));
+    Some(Record { record, id, received_ms, caused_ms, content, traceparent: None })
 }
 
 /// Notes a difference; gives the answer if it was not sent and should have been.

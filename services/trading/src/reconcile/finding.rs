@@ -62,7 +62,8 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn new(job: Job) -> Self {
+    /// Nothing looked at, nothing found.
+    pub fn new(job: Job) -> Self {
         Self {
             job,
             compared: 0,

@@ -157,7 +157,8 @@ impl<C: Compared> Unknown<C> {
         };
         let parsed = Parsed::Valid(Box::new(content.clone()));
         let received_ms = row.try_get("received_ms")?;
-        let record = Record { record, id, received_ms, caused_ms: None, content: parsed };
+        let (caused_ms, traceparent) = (None, None);
+        let record = Record { record, id, received_ms, caused_ms, content: parsed, traceparent };
         Ok(Some(Self { record, content, pending: row.try_get("pending")?, young: row.try_get("young")? }))
     }
 

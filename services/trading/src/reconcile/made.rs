@@ -63,7 +63,7 @@ impl Makes for Settlement {
     }
 
     fn apart(decided: &Record<Decided<Self>>, _made: &Made) -> Uuid {
-        ids::quarantined(egress::STAGE, json(decided).as_bytes())
+        ids::quarantined(egress::STAGE, decided.apart().as_bytes())
     }
 }
 

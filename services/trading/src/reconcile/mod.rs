@@ -43,6 +43,7 @@ use crate::message::{Trade, json};
 use crate::names::Application;
 use crate::settlement::{Back, Settlement};
 
+pub use continuous::Watched;
 pub use finding::{Comparison, Finding, Findings};
 pub use job::Job;
 pub use options::{Output, ReconcileArgs, Since, from_args};
@@ -343,7 +344,7 @@ async fn note_absent<C: Serialize>(
     absent: Vec<Record<C>>,
     what: impl Fn(&str) -> String,
 ) -> Result<(), ReconcileError> {
-    let digest = |record: &Record<C>| ids::quarantined(stage, json(record).as_bytes());
+    let digest = |record: &Record<C>| ids::quarantined(stage, record.apart().as_bytes());
     let digests: Vec<Uuid> = absent.iter().map(digest).collect();
     let set_apart = snapshot.set_apart(&digests).await?;
     for (record, digest) in absent.into_iter().zip(digests) {

@@ -19,13 +19,14 @@ use crate::ingestion::Content;
 use crate::message::Trade;
 use crate::names::{self, Application, Line};
 use crate::settlement::{Back, Settlement};
+use crate::trace;
 
 /// Pause between two looks at what has arrived.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 fn raw_query(line: &Line) -> String {
     format!(
-        "select record, correlation_id, received_ms, body, defect, null::text as content, \
+        "select record, correlation_id, received_ms, body, defect, traceparent, null::text as content, \
             null::text as refusal, null::text as nack_body \
          from {} where record = any($1) order by record",
         line.raw
@@ -33,16 +34,17 @@ fn raw_query(line: &Line) -> String {
 }
 
 fn stored_query(line: &Line) -> String {
-    let Line { pending, ingested, nacks, .. } = line;
+    let Line { raw, pending, ingested, nacks, .. } = line;
     format!(
         "select record, coalesce(ingested.id, nacks.id) as correlation_id, \
             coalesce(ingested.received_ms, nacks.received_ms) as received_ms, ''::bytea as body, \
-            null::text as defect, ingested.content, nacks.refusal, nacks.body as nack_body, \
+            null::text as defect, ingested.content, nacks.refusal, nacks.body as nack_body, raw.traceparent, \
             pending.record is not null as pending \
          from unnest($1::uuid[]) as given (record) \
          left join {ingested} as ingested using (record) \
          left join {nacks} as nacks using (record) \
          left join {pending} as pending using (record) \
+         left join {raw} as raw using (record) \
          where ingested.record is not null or nacks.record is not null order by record"
     )
 }
@@ -57,11 +59,13 @@ fn waits_again(line: &Line) -> String {
     )
 }
 
-const DECIDED: &str = "select message_id, id, received_ms, caused_ms, body from trading.outbox \
+const DECIDED: &str = "select message_id, id, received_ms, caused_ms, body, traceparent from trading.outbox \
      where message_id = any($1) order by message_id";
 
-const ANSWERED: &str = "select message_id, id, body, caused_ms from trading.egressed \
-     where message_id = any($1) order by message_id";
+const ANSWERED: &str = "select egressed.message_id, egressed.id, egressed.body, egressed.caused_ms, outbox.traceparent \
+      from trading.egressed \
+      left join trading.outbox on outbox.message_id = egressed.message_id and outbox.caused_ms = egressed.caused_ms \
+     where egressed.message_id = any($1) order by egressed.message_id";
 
 /// Outbound sends again what is not marked as sent. Trade matching also waits for it from now on as from the beginning. Locks
 /// are taken as the sender does: its rows first, then those that are waited for, in the order of ids.
@@ -174,7 +178,9 @@ impl Replayer<'_> {
         let mut records = Vec::new();
         for row in &self.guarded(ANSWERED, missing).await? {
             let (message, id, body) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            records.extend(egress_outbound::emitted(message, id, body, row.try_get(3)?));
+            let emitted = egress_outbound::emitted(message, id, body, row.try_get(3)?);
+            let traceparent = trace::read(row)?;
+            records.extend(emitted.map(|record| Record { traceparent, ..record }));
         }
         Ok((numbers(&records), pack(names::OUTBOUND, &records, self.grant)))
     }

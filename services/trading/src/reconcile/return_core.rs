@@ -119,7 +119,8 @@ fn judge(
         }
         let content = Parsed::Valid(Box::new(back));
         let received_ms = row.try_get("received_ms")?;
-        return Ok(Some(Record { record, id, received_ms, caused_ms: None, content }));
+        let (caused_ms, traceparent) = (None, None);
+        return Ok(Some(Record { record, id, received_ms, caused_ms, content, traceparent }));
     };
     let same = row.try_get::<_, &str>("core_id")? == id
         && serde_json::from_str::<Back>(core_content).is_ok_and(|core| core == back);

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use services_common::amqp::{Outgoing, grant_headers};
 use services_common::postgres::{DbError, Grant, Guarded};
+use services_common::trace::{Traceparent, traced};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{Settlement, SettlementStatus, resend};
 use crate::core::relay::{Route, Take, Unsent};
 use crate::names::Application;
+use crate::{ids, outbound, trace};
 
 /// A settlement, or a refusal of one, as the other application will see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +26,23 @@ pub(crate) struct Made {
     pub(crate) id: String,
     pub(crate) status: &'static str,
     pub(crate) body: String,
+    /// That of the trade's side, or of the settlement that is answered.
+    pub(crate) traceparent: Option<Traceparent>,
 }
 
 impl Made {
     /// A settlement with a status.
-    pub(crate) fn of(settlement: &Settlement, status: SettlementStatus) -> Self {
+    pub(crate) fn of(
+        settlement: &Settlement,
+        status: SettlementStatus,
+        traceparent: Option<Traceparent>,
+    ) -> Self {
         Self {
             message_id: settlement.message_id(status),
             id: settlement.id(),
             status: status.word(),
             body: settlement.text(status),
+            traceparent,
         }
     }
 }
@@ -47,13 +56,13 @@ pub(crate) enum Noted {
     Returning,
 }
 
-const INSERT: &str = "insert into trading.outgoing_settlements (message_id, id, status, body) \
-    select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing";
+const INSERT: &str = "insert into trading.outgoing_settlements (message_id, id, status, body, traceparent) \
+    select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) order by 1 on conflict do nothing";
 
 /// Only what is new has not come back: of a repeat it is not known here. Of one whose row was lost it may be known.
 const INSERT_RETURNING: &str = "with fresh as ( \
-        insert into trading.outgoing_settlements (message_id, id, status, body) \
-        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) order by 1 on conflict do nothing \
+        insert into trading.outgoing_settlements (message_id, id, status, body, traceparent) \
+        select * from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) order by 1 on conflict do nothing \
         returning message_id) \
     insert into trading.unreturned (message_id) select message_id from fresh on conflict do nothing";
 
@@ -74,12 +83,13 @@ pub(crate) async fn insert(
     let ids: Vec<&str> = made.iter().map(|one| one.id.as_str()).collect();
     let statuses: Vec<&str> = made.iter().map(|one| one.status).collect();
     let bodies: Vec<&str> = made.iter().map(|one| one.body.as_str()).collect();
+    let traces = trace::column(made.iter().map(|one| one.traceparent));
     let insert = match noted {
         Noted::Sending => INSERT,
         Noted::Returning => INSERT_RETURNING,
     };
     let statement = unit.transaction().prepare_cached(insert).await?;
-    unit.transaction().execute(&statement, &[&messages, &ids, &statuses, &bodies]).await?;
+    unit.transaction().execute(&statement, &[&messages, &ids, &statuses, &bodies, &traces]).await?;
     Ok(())
 }
 
@@ -110,7 +120,7 @@ pub(crate) fn route(application: Application, resend_after: Duration) -> Route {
     Route {
         queue: application.peer_queue(),
         take: Take::Rows(
-            "select seq, message_id, id, body from trading.outgoing_settlements where sent_at is null \
+            "select seq, message_id, id, body, traceparent from trading.outgoing_settlements where sent_at is null \
              order by seq limit $1 for update skip locked",
         ),
         mark,
@@ -125,13 +135,16 @@ fn messages(application: Application, rows: &[Row], grant: &Grant) -> Result<Uns
     let mut unsent = Unsent::default();
     for row in rows {
         let (message_id, id): (Uuid, &str) = (row.try_get("message_id")?, row.try_get("id")?);
+        let traceparent = trace::read(row)?;
+        let trace_id = traceparent.map_or_else(|| ids::trace(id), Traceparent::trace_id);
+        trace::sent(outbound::STAGE, trace_id, message_id, id);
         unsent.numbers.push(row.try_get("seq")?);
         unsent.messages.push(Outgoing {
             exchange: application.peer_queue().to_owned(),
             body: row.try_get::<_, &str>("body")?.as_bytes().to_vec(),
             message_id: message_id.to_string(),
             correlation_id: Some(id.to_owned()),
-            headers: headers.clone(),
+            headers: traced(&headers, traceparent),
             user_id: None,
         });
     }

@@ -14,6 +14,7 @@ use crate::ingestion::Content;
 use crate::message::json;
 use crate::names::{self, Line};
 use crate::parse::Refusal;
+use crate::trace;
 
 impl Content for Settlement {
     const LINE: Line = names::SETTLEMENTS;
@@ -104,9 +105,10 @@ impl Subject for Settlement {
         let counterparts: Vec<Option<&str>> = column(new, |(_, _, counterpart)| counterpart.as_deref());
         let versions: Vec<i32> =
             column(new, |(report, ..)| i32::try_from(report.content.version).unwrap_or(i32::MAX));
+        let traces = trace::column(new.iter().map(|(report, ..)| report.traceparent));
         let statement = unit.transaction().prepare_cached(INSERT).await?;
         let epoch = unit.epoch();
-        let values: [&(dyn ToSql + Sync); 13] = [
+        let values: [&(dyn ToSql + Sync); 14] = [
             &dates,
             &ids,
             &records,
@@ -119,6 +121,7 @@ impl Subject for Settlement {
             &statuses,
             &counterparts,
             &versions,
+            &traces,
             &epoch,
         ];
         unit.transaction().execute(&statement, &values).await?;
@@ -133,16 +136,17 @@ const AGAIN: &str = "with those as ( \
      update trading.outgoing_settlements as sent set sent_at = null from those \
      where sent.message_id = those.message_id";
 
-const KNOWN: &str = "select known.record, known.received_ms, known.settlement as content, known.status \
+const KNOWN: &str = "select known.record, known.received_ms, known.settlement as content, known.status, \
+        known.traceparent \
      from trading.settlements as known join ( \
         select distinct * from unnest($1::text[], $2::text[], $3::text[], $4::date[], $5::bigint[]) \
             as given (im_id, broker_id, trade_id, trade_date, allocation_id)) as given \
      using (im_id, broker_id, trade_id, trade_date, allocation_id)";
 
 const INSERT: &str = "insert into trading.settlements (trade_date, id, record, received_ms, im_id, broker_id, \
-        trade_id, allocation_id, settlement, status, counterpart, version, epoch) \
-     select *, $13::bigint from unnest($1::date[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
-        $7::text[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::integer[]) \
+        trade_id, allocation_id, settlement, status, counterpart, version, traceparent, epoch) \
+     select *, $14::bigint from unnest($1::date[], $2::text[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], \
+        $7::text[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::integer[], $13::text[]) \
      on conflict (trade_date, id) do update set record = excluded.record, received_ms = excluded.received_ms, \
         settlement = excluded.settlement, status = excluded.status, counterpart = excluded.counterpart, \
-        version = excluded.version, epoch = excluded.epoch";
+        version = excluded.version, traceparent = excluded.traceparent, epoch = excluded.epoch";

@@ -13,7 +13,7 @@ use super::{Settlement, SettlementStatus};
 use crate::egress::STAGE;
 use crate::envelope::{Decided, Record, unpack};
 use crate::message::{NACK, Response, json};
-use crate::{names, store};
+use crate::{names, store, trace};
 
 /// The egress stage of the settlement application. What it makes are rows; outbound sends them.
 pub(crate) struct Returning;
@@ -40,6 +40,7 @@ impl Stage for Returning {
     async fn store(&self, unit: &Guarded<'_>, records: &[Self::Record]) -> Result<Vec<Outgoing>, DbError> {
         store::probes_passed(unit, STAGE, &store::records_where(records, Decided::is_probe)).await?;
         let made: Vec<Made> = records.iter().filter_map(made).collect();
+        trace::passed(STAGE, records);
         outgoing::insert(unit, &made, Noted::Sending).await?;
         let done: Vec<Uuid> = records.iter().map(|record| record.record).collect();
         answered(unit, &done).await?;
@@ -53,7 +54,7 @@ impl Stage for Returning {
         record: &Self::Record,
         reason: &str,
     ) -> Result<Vec<Outgoing>, DbError> {
-        store::quarantine(unit, STAGE, json(record).as_bytes(), reason).await?;
+        store::set_apart(unit, STAGE, record, reason).await?;
         answered(unit, &[record.record]).await?;
         Ok(Vec::new())
     }
@@ -73,7 +74,7 @@ async fn answered(unit: &Guarded<'_>, messages: &[Uuid]) -> Result<(), DbError> 
 
 /// What returns for one decision. A function of the record alone, so that a repeat gives the same bytes.
 pub(crate) fn made(decided: &Record<Decided<Settlement>>) -> Option<Made> {
-    let Record { record, id, received_ms, content, .. } = decided;
+    let Record { record, id, received_ms, content, traceparent, .. } = decided;
     match content {
         Decided::Told { content, status, .. } => {
             let status = match status {
@@ -82,7 +83,7 @@ pub(crate) fn made(decided: &Record<Decided<Settlement>>) -> Option<Made> {
                 // Core tells of pairs only; an open settlement has no answer.
                 Status::Unmatched | Status::Matched | Status::Cancelled | Status::Expired => return None,
             };
-            Some(Made::of(content, status))
+            Some(Made::of(content, status, *traceparent))
         }
         Decided::Nack { destination, description, text } => {
             let response = Response {
@@ -93,7 +94,8 @@ pub(crate) fn made(decided: &Record<Decided<Settlement>>) -> Option<Made> {
                 destination: destination.clone(),
                 message: text.clone(),
             };
-            Some(Made { message_id: *record, id: id.clone(), status: NACK, body: json(&response) })
+            let (message_id, id, body) = (*record, id.clone(), json(&response));
+            Some(Made { message_id, id, status: NACK, body, traceparent: *traceparent })
         }
         Decided::Probe => None,
     }

@@ -16,6 +16,7 @@ mod raw_amqp;
 pub mod reconciling;
 pub mod reports;
 pub mod stores;
+pub mod traces;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

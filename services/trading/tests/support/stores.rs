@@ -49,6 +49,7 @@ pub async fn contents(world: &World) -> Vec<String> {
 pub async fn damage(world: &World, table: &str, statement: &str) {
     let damage = format!(
         "alter table trading.{table} disable trigger user; {statement}; \
+         alter table trading.{table} enable trigger user; \
          alter table trading.{table} enable always trigger region_guard"
     );
     world.sql.batch_execute(&damage).await.unwrap();

@@ -1,0 +1,9 @@
+-- The settlement application: the trace context that came with a message, for what follows from it. Null where none came: then
+-- it costs nothing. Always 55 characters, as the W3C's traceparent of version 00. Runs as trading_owner.
+alter table trading.inbound_raw add column traceparent varchar(55);
+-- A settlement's, until its counterpart comes: each side's answer continues its own side's trace.
+alter table trading.settlements add column traceparent varchar(55);
+alter table trading.outbox add column traceparent varchar(55);
+alter table trading.outgoing_settlements add column traceparent varchar(55);
+
+grant update (traceparent) on trading.settlements to trading_core;
