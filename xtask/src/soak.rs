@@ -45,7 +45,6 @@ pub(crate) fn run(settings: &Soak) -> Result<()> {
         "--test",
         "soak",
         "--",
-        "--include-ignored",
         "--nocapture",
         "whatever_fails",
     ]);

@@ -79,7 +79,6 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "has found customers that hang; run by `cargo xtask bench soak` until ten minutes of it are clean"]
 async fn whatever_fails_nothing_is_lost_nothing_doubled_and_each_stage_has_what_the_one_before_gave() {
     let settings = Settings::read();
     eprintln!(

@@ -24,7 +24,7 @@ pub(crate) const KEEP_DAYS_MIN: u16 = 7;
 /// Pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause after a look that failed, such as where a store was locked for too long.
-const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Transactions of one kind in one look at most. The next look goes on.
 const ROUNDS_MAX: usize = 16;
 

@@ -48,7 +48,8 @@ pub(crate) struct Reconciliation {
 }
 
 /// One look into the index for each boundary, so that it does not matter how many runs there were.
-pub(crate) const RECONCILIATIONS: &str = "select latest.*, \
+pub(crate) const RECONCILIATIONS: &str = "select latest.job, latest.outcome, latest.performed_by, latest.region, latest.epoch, latest.missing, latest.ahead, \
+        latest.differs, latest.replayed, latest.remaining, \
         extract(epoch from clock_timestamp() - started)::double precision as seconds_ago \
      from unnest($1::text[]) as boundary (job) \
      cross join lateral (select * from trading.reconciliations as one where one.job = boundary.job \

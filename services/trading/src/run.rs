@@ -280,7 +280,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let (metrics, figures) = metrics(name, &deps);
+    let (metrics, figures) = metrics(name, deps.application);
     let stage_deps = StageDeps {
         database: deps.database.clone(),
         broker: Arc::new(Broker::new(deps.broker.clone())),

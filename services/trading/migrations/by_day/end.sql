@@ -4,7 +4,7 @@ select region.protect('trading.days');
 
 revoke execute on function trading.day_ms(date), trading.make_unique(name, name[]),
     trading.by_day(name, name, name[], bigint), trading.make_partition(trading.stores_by_day, trading.days),
-    trading.make_days_until(bigint, integer), trading.drop_day_until(bigint), trading.open_before(bigint),
+    trading.lock_stores(), trading.make_days_until(bigint, integer), trading.drop_day_until(bigint), trading.open_before(bigint),
     trading.make_days(), trading.drop_day(integer), trading.days_standing() from public;
 grant execute on function trading.make_days(), trading.drop_day(integer), trading.days_standing() to trading_core;
 grant select on trading.kept to trading_core, trading_peer;

@@ -2,6 +2,13 @@
 -- that a year of it costs no more to write and to look at than a day (docs/adr/0012-stores-by-day.md). The same in both
 -- applications; each one's own part follows in the same migration. Runs as trading_owner.
 
+-- What is there is read once, and in part written again, however long that takes. The locks are taken at once and in the order
+-- of the stages; behind a reader that holds one for long, writers must not wait: better to try again.
+set local statement_timeout = 0;
+set local lock_timeout = '2s';
+lock table trading.inbound_raw, trading.pending, trading.ingested, trading.nacks, trading.conflicts, trading.outbox,
+    trading.unsent, trading.unanswered in access exclusive mode;
+
 -- Milliseconds since 1970 at midnight UTC.
 create function trading.day_ms(day date) returns bigint
 language sql immutable strict parallel safe
@@ -118,6 +125,17 @@ begin
 end
 $$;
 
+-- Takes all stores at once (not each partition, of which there may be many), before anything is changed: where a reader holds one of them for long, this gives way at once, and
+-- the writers go on.
+create function trading.lock_stores() returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+    execute (select 'lock table ' || string_agg(format('only trading.%I', store), ', ' order by store)
+                 || ' in access exclusive mode' from trading.stores_by_day);
+end
+$$;
+
 -- Goes on with partitions from the latest day to `until_ms`, `most` days of them in one transaction; how many it made. The
 -- table of days is protected: without the guard this is refused.
 create function trading.make_days_until(until_ms bigint, most integer) returns integer
@@ -136,6 +154,7 @@ begin
     loop
         select max(to_ms) into strict next from trading.days;
         exit when next >= until_ms or made >= most;
+        perform trading.lock_stores();
         insert into trading.days (from_ms, to_ms, suffix)
             values (next, next + 86400000, to_char(date '1970-01-01' + (next / 86400000)::integer, '"d"YYYYMMDD'))
             returning * into day;
@@ -168,6 +187,7 @@ begin
     from_ms := day.from_ms;
     still_open := trading.open_before(day.to_ms);
     if still_open is null then
+        perform trading.lock_stores();
         delete from trading.days as days where days.from_ms = day.from_ms;
         for store in select * from trading.stores_by_day order by 1 loop
             execute format('drop table trading.%I', store.store || '_' || day.suffix);
@@ -178,9 +198,9 @@ end
 $$;
 
 -- What core calls. They run as the owner and take nothing that could reach further than their purpose. The short wait for
--- locks is for the stages, which wait behind it.
+-- each lock is for the stages, which wait behind it.
 create function trading.make_days() returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms'
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
 as $$
 begin
     return trading.make_days_until(trading.day_ms((clock_timestamp() at time zone 'UTC')::date + 8), 2);
@@ -188,7 +208,7 @@ end
 $$;
 
 create function trading.drop_day(keep_days integer) returns table (from_ms bigint, still_open text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms'
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
 as $$
 begin
     if keep_days is null or keep_days < 7 then

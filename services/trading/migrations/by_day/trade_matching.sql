@@ -8,15 +8,26 @@ update trading.returned_pending set received_ms = coalesce(
 alter table trading.returned_pending enable always trigger region_guard;
 alter table trading.returned_pending alter column received_ms set not null;
 
+-- A stage of the version before, which names no time, must not write any more. It tries again until it is replaced: this is no
+-- error of the data, for which a row would be set apart.
+create function trading.older_version() returns bigint
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise exception using errcode = '55000', message = 'this store takes no rows of a stage of an older version',
+        hint = 'It goes on when all stages are of the version that migrated the store.';
+end
+$$;
+
 -- As in the outbox. An answer's text begins with the customer's id, in which a quotation mark has a backslash before it.
 alter table trading.egressed add column caused_ms bigint;
 alter table trading.egressed alter column caused_ms type bigint using
     coalesce(substring(body from '"timestamp":([0-9]{1,15})')::bigint, (extract(epoch from at) * 1000)::bigint),
-    alter column caused_ms set not null;
+    alter column caused_ms set not null, alter column caused_ms set default trading.older_version();
 alter table trading.sent add column caused_ms bigint;
 alter table trading.sent alter column caused_ms type bigint using
     coalesce(substring(body from '"timestamp":([0-9]{1,15})')::bigint, (extract(epoch from at) * 1000)::bigint),
-    alter column caused_ms set not null;
+    alter column caused_ms set not null, alter column caused_ms set default trading.older_version();
 
 select trading.by_day(store, moment, once, (select max(to_ms) from trading.days))
   from (values ('returned_raw', 'received_ms', '{record}'::name[]),

@@ -1,6 +1,7 @@
 -- The settlement application: how many settlements there are of each status, counted by the transactions that change
 -- them, so that nobody has to read them all to know. Runs as trading_owner.
 
+-- Not protected: no role may write it, only the trigger below does, in transactions that change protected rows.
 create table trading.standings (
     slot    smallint not null,                  -- whose share; see trading.count_standings
     status  text     not null,

@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use super::{Answer, Changes, Report, Subject, Update, tables, told};
 use crate::message::Trade;
+use crate::trace;
 
 /// Trades in one transaction at most.
 const ROUND_LIMIT: i64 = 200;
@@ -116,7 +117,7 @@ impl Expiry {
     }
 }
 
-const OVERDUE: &str = "select record, received_ms, trade_date, id, trade from trading.trades \
+const OVERDUE: &str = "select record, received_ms, trade_date, id, trade, traceparent from trading.trades \
      where status = 'UNMATCHED' and trade_date < $1 and (trade_date, id) > ($2, $3) \
      order by trade_date, id limit $4";
 
@@ -135,7 +136,10 @@ async fn overdue(
         last = Some((row.try_get("trade_date")?, row.try_get("id")?));
         let record: Uuid = row.try_get("record")?;
         match serde_json::from_str(row.try_get("trade")?) {
-            Ok(content) => reports.push(Report { record, received_ms: row.try_get("received_ms")?, content }),
+            Ok(content) => {
+                let (received_ms, traceparent) = (row.try_get("received_ms")?, trace::read(row)?);
+                reports.push(Report { record, received_ms, content, traceparent });
+            }
             Err(error) => {
                 tracing::error!(%record, %error, "a stored trade is not readable: it does not expire")
             }

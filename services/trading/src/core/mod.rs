@@ -250,15 +250,15 @@ async fn decide<C: Subject>(
     // What is not pending was decided before: a batch that comes again changes nothing, also where a later version has
     // taken the place of its report since.
     let open = tables::no_longer_pending(unit, &C::LINE, &decided).await?;
-    for Record { record, id, received_ms, content, .. } in records {
-        match content {
+    for one in records {
+        match &one.content {
             Parsed::Valid(content) => {
-                let content = content.as_ref().clone();
-                let report = Report { record: *record, received_ms: *received_ms, content };
-                if open.contains(record) { reports.push(report) } else { changes.repeated.push(report) }
+                let Record { record, received_ms, traceparent, .. } = *one;
+                let report = Report { record, received_ms, content: content.as_ref().clone(), traceparent };
+                if open.contains(&record) { reports.push(report) } else { changes.repeated.push(report) }
             }
-            Parsed::Nack(refusal, text) if open.contains(record) => {
-                changes.answers.push(refused(*record, id, *received_ms, refusal, text.clone()))
+            Parsed::Nack(refusal, text) if open.contains(&one.record) => {
+                changes.answers.push(refused(one, refusal, text.clone()))
             }
             Parsed::Nack(..) | Parsed::Probe => {}
         }
@@ -442,6 +442,7 @@ fn refused_report<C: Subject>(report: &Report<C>, refusal: &Refusal) -> Answer<C
         record: *record,
         id: content.key().1,
         received_ms: *received_ms,
+        caused_ms: None,
         content: (),
         traceparent: *traceparent,
     };

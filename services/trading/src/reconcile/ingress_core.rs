@@ -86,12 +86,14 @@ const OTHER_TRADE_STATUS: &str = "select record, id, status from trading.trades 
             where told.status <> trades.status \
               and (told.status, trades.status) <> ('MATCHED', 'SETTLED')))";
 
-/// Refusals with their answers. Where there is none, only a pending one may be under way.
+/// Refusals with their answers; of a refusal that is there on two days, one answer is enough. Where there is none, only a pending one may be under way.
 const REFUSED: &str = "select nacks.record, nacks.id, nacks.description, nacks.body as nack_body, outbox.body, \
         coalesce(pending.since > now() - make_interval(secs => $2), false) as young \
      from trading.nacks \
-     left join trading.outbox on outbox.message_id = trading.nack_id(nacks.record) \
-        and outbox.caused_ms / 86400000 = nacks.received_ms / 86400000 and outbox.caused_ms >= $1::bigint - 86400000 \
+     left join lateral ( \
+        select body from trading.outbox where outbox.message_id = trading.nack_id(nacks.record) \
+           and outbox.caused_ms >= $1::bigint - 86400000 \
+        order by outbox.caused_ms / 86400000 = nacks.received_ms / 86400000 desc limit 1) as outbox on true \
      left join trading.pending using (record) \
      where nacks.received_ms >= $1 order by nacks.record";
 
