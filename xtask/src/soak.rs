@@ -39,15 +39,7 @@ pub(crate) fn run(settings: &Soak) -> Result<()> {
     if let Some(seed) = settings.seed {
         command.env("SOAK_SEED", seed.to_string());
     }
-    command.args([
-        "test",
-        "--workspace",
-        "--test",
-        "soak",
-        "--",
-        "--nocapture",
-        "whatever_fails",
-    ]);
+    command.args(["test", "--workspace", "--test", "soak", "--", "--nocapture", "whatever_fails"]);
     shown(&mut command)
 }
 

@@ -38,6 +38,9 @@ const STORES: [&str; 12] = [
     "sent",
 ];
 
+/// The last migration before stores are by day.
+const BEFORE: i32 = 8;
+
 /// Who may do what with which table or column.
 const RIGHTS: &str = "select relname || ' ' || pg_get_userbyid(grantee) || ' ' || privilege_type || ' ' || of as rights \
     from (select oid, relname, relowner from pg_class where relnamespace = 'trading'::regnamespace and relkind in ('r', 'p') \
@@ -60,7 +63,7 @@ async fn as_before(options: &ConnectOptions, rows: &[(&str, Vec<String>)]) -> Ve
     client.batch_execute("set role trading_owner").await.unwrap();
     let mut all = shared::migrations::runner().get_migrations().clone();
     all.extend_from_slice(trade_matching::migrations::runner().get_migrations());
-    let mut runner = refinery::Runner::new(&all);
+    let mut runner = refinery::Runner::new(&all).set_target(refinery::Target::Version(BEFORE));
     runner.set_migration_table_name("trading.schema_history");
     runner.run_async(&mut client).await.unwrap();
     for (store, rows) in rows {
@@ -124,7 +127,8 @@ async fn a_database_in_use_is_carried_over_and_what_was_on_its_way_goes_on() {
         let listed = if *store == "unsent" { 1 } else { 0 };
         assert_eq!(there, i64::try_from(rows.len()).unwrap() + listed, "{store}");
     }
-    rights.push("quarantine trading_core UPDATE dealt_with".to_owned());
+    let new = ["quarantine trading_core UPDATE dealt_with", "trades trading_core UPDATE traceparent"];
+    rights.extend(new.map(str::to_owned));
     rights.sort();
     let mut rights_now = texts(&world.sql, RIGHTS).await;
     rights_now.sort();

@@ -125,8 +125,8 @@ begin
 end
 $$;
 
--- Takes all stores at once (not each partition, of which there may be many), before anything is changed: where a reader holds one of them for long, this gives way at once, and
--- the writers go on.
+-- Takes all stores at once (not each partition, of which there may be many), before anything is changed: where a reader holds
+-- one of them for long, this gives way, and the writers go on.
 create function trading.lock_stores() returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$

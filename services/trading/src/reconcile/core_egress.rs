@@ -28,12 +28,15 @@ fn decided() -> String {
     )
 }
 
-const AHEAD: &str = "select message_id, id, status from trading.egressed \
-     where at >= to_timestamp($1::bigint / 1000.0) \
-       and caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
-       and not exists (select from trading.outbox \
-            where outbox.message_id = egressed.message_id and outbox.caused_ms = egressed.caused_ms \
-              and outbox.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)))";
+fn answers_ahead() -> String {
+    format!(
+        "select message_id, id, status from trading.egressed \
+         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= {ANSWERED_SINCE} \
+           and not exists (select from trading.outbox \
+                where outbox.message_id = egressed.message_id and outbox.caused_ms = egressed.caused_ms \
+                  and outbox.caused_ms >= {ANSWERED_SINCE})"
+    )
+}
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
@@ -56,7 +59,7 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
         comparison.ahead.add(message, what);
         Ok(())
     };
-    snapshot.each(AHEAD, false, told).await?;
+    snapshot.each(&answers_ahead(), false, told).await?;
     Ok(comparison)
 }
 

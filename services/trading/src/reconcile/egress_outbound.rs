@@ -5,37 +5,47 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{Job, ReconcileError};
+use super::{ANSWERED_SINCE, Job, ReconcileError};
 use crate::envelope::{Emitted, Record};
-use crate::message::{Response, json};
+use crate::message::Response;
 use crate::{egress, ids, outbound};
 
-const COUNT: &str = "select count(*) from trading.egressed where at >= to_timestamp($1::bigint / 1000.0) \
-       and caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer))";
+fn count() -> String {
+    format!(
+        "select count(*) from trading.egressed \
+         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= {ANSWERED_SINCE}"
+    )
+}
 
-const DIFFERENT: &str = "select egressed.message_id, egressed.id, egressed.status, egressed.body, egressed.caused_ms, \
-        sent.message_id is null as absent, sent.status is distinct from egressed.status as other_status, \
-        egressed.at > now() - make_interval(secs => $2) as young \
-     from trading.egressed \
-     left join trading.sent on sent.message_id = egressed.message_id and sent.caused_ms = egressed.caused_ms \
-        and sent.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
-     where egressed.at >= to_timestamp($1::bigint / 1000.0) \
-       and egressed.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
-       and (sent.id, sent.status, sent.body) is distinct from (egressed.id, egressed.status, egressed.body) \
-     order by egressed.message_id";
+fn different() -> String {
+    format!(
+        "select egressed.message_id, egressed.id, egressed.status, egressed.body, egressed.caused_ms, \
+            sent.message_id is null as absent, sent.status is distinct from egressed.status as other_status, \
+            egressed.at > now() - make_interval(secs => $2) as young \
+         from trading.egressed \
+         left join trading.sent on sent.message_id = egressed.message_id and sent.caused_ms = egressed.caused_ms \
+            and sent.caused_ms >= {ANSWERED_SINCE} \
+         where egressed.at >= to_timestamp($1::bigint / 1000.0) and egressed.caused_ms >= {ANSWERED_SINCE} \
+           and (sent.id, sent.status, sent.body) is distinct from (egressed.id, egressed.status, egressed.body) \
+         order by egressed.message_id"
+    )
+}
 
-const AHEAD: &str = "select message_id, id, status, body, caused_ms from trading.sent \
-     where at >= to_timestamp($1::bigint / 1000.0) \
-       and caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)) \
-       and not exists (select from trading.egressed \
-            where egressed.message_id = sent.message_id and egressed.caused_ms = sent.caused_ms \
-              and egressed.caused_ms >= least($1::bigint - 86400000, (select caused_ms from trading.oldest_answer)))";
+fn answers_ahead() -> String {
+    format!(
+        "select message_id, id, status, body, caused_ms from trading.sent \
+         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= {ANSWERED_SINCE} \
+           and not exists (select from trading.egressed \
+                where egressed.message_id = sent.message_id and egressed.caused_ms = sent.caused_ms \
+                  and egressed.caused_ms >= {ANSWERED_SINCE})"
+    )
+}
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
     let mut comparison = Comparison::new(Job::EgressOutbound);
-    comparison.compared = snapshot.count(COUNT).await?;
-    let mut pages = snapshot.pages(DIFFERENT, true).await?;
+    comparison.compared = snapshot.count(&count()).await?;
+    let mut pages = snapshot.pages(&different(), true).await?;
     while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {
@@ -108,7 +118,7 @@ fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Answer>, tokio
 }
 
 async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages(AHEAD, false).await?;
+    let mut pages = snapshot.pages(&answers_ahead(), false).await?;
     while let Some(page) = pages.next().await? {
         let sent: Result<Vec<Answer>, _> = page.iter().map(Answer::read).collect();
         let sent = sent.map_err(snapshot.unreadable())?;

@@ -13,7 +13,7 @@ use super::{Job, ReconcileError, given_to_relay};
 use crate::core::{Subject, relay};
 use crate::days::DAY_MS;
 use crate::envelope::{Decided, Record};
-use crate::message::{Trade, json};
+use crate::message::Trade;
 use crate::settlement::outgoing::Made;
 use crate::settlement::{Settlement, parse, returning};
 use crate::{egress, ids};

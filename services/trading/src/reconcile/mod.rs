@@ -39,7 +39,7 @@ use snapshot::Snapshot;
 
 use crate::envelope::Record;
 use crate::ids;
-use crate::message::{Trade, json};
+use crate::message::Trade;
 use crate::names::Application;
 use crate::settlement::{Back, Settlement};
 
