@@ -89,9 +89,14 @@ impl Gauges {
 /// The statuses that a stored report may have.
 fn statuses(application: Application) -> &'static [Status] {
     match application {
-        Application::TradeMatching => {
-            &[Status::Unmatched, Status::Matched, Status::Mismatched, Status::Settled, Status::Cancelled]
-        }
+        Application::TradeMatching => &[
+            Status::Unmatched,
+            Status::Matched,
+            Status::Mismatched,
+            Status::Settled,
+            Status::Cancelled,
+            Status::Expired,
+        ],
         Application::Settlement => &[Status::Unmatched, Status::Mismatched, Status::Settled],
     }
 }

@@ -43,11 +43,20 @@ fn runner(application: Application) -> Result<refinery::Runner, refinery::Error>
 
 /// A migration that is mostly the same in both applications, under the next number of each.
 fn stores_by_day(application: Application) -> Result<refinery::Migration, refinery::Error> {
-    let (version, own) = match application {
-        Application::TradeMatching => (9, include_str!("../migrations/by_day/trade_matching.sql")),
-        Application::Settlement => (5, include_str!("../migrations/by_day/settlement.sql")),
+    let (version, locks, own) = match application {
+        Application::TradeMatching => (
+            9,
+            include_str!("../migrations/by_day/locks_trade_matching.sql"),
+            include_str!("../migrations/by_day/trade_matching.sql"),
+        ),
+        Application::Settlement => (
+            5,
+            include_str!("../migrations/by_day/locks_settlement.sql"),
+            include_str!("../migrations/by_day/settlement.sql"),
+        ),
     };
     let parts = [
+        locks,
         include_str!("../migrations/by_day/functions.sql"),
         include_str!("../migrations/by_day/lists.sql"),
         include_str!("../migrations/by_day/begin.sql"),

@@ -2,13 +2,6 @@
 -- that a year of it costs no more to write and to look at than a day (docs/adr/0012-stores-by-day.md). The same in both
 -- applications; each one's own part follows in the same migration. Runs as trading_owner.
 
--- What is there is read once, and in part written again, however long that takes. The locks are taken at once and in the order
--- of the stages; behind a reader that holds one for long, writers must not wait: better to try again.
-set local statement_timeout = 0;
-set local lock_timeout = '2s';
-lock table trading.inbound_raw, trading.pending, trading.ingested, trading.nacks, trading.conflicts, trading.outbox,
-    trading.unsent, trading.unanswered in access exclusive mode;
-
 -- Milliseconds since 1970 at midnight UTC.
 create function trading.day_ms(day date) returns bigint
 language sql immutable strict parallel safe

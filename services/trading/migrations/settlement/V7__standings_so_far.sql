@@ -1,3 +1,5 @@
 -- The settlement application: counts the settlements that are there already. Apart from what counts the others, which must have
 -- been committed before. Runs as trading_owner.
+-- However long that takes.
+set local statement_timeout = 0;
 select trading.recount();

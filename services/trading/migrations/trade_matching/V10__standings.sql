@@ -68,7 +68,7 @@ as $$
     select pg_advisory_xact_lock(1937006958, -1);
     insert into trading.standings as known (slot, status, reports)
     select -1, status, coalesce(stored.reports, 0) - coalesce(kept.reports, 0)
-      from unnest(array['UNMATCHED', 'MATCHED', 'MISMATCHED', 'SETTLED', 'CANCELLED']) as word (status)
+      from unnest(array['UNMATCHED', 'MATCHED', 'MISMATCHED', 'SETTLED', 'CANCELLED', 'EXPIRED']) as word (status)
       full join (select status, count(*) as reports from trading.trades group by status) as stored using (status)
       full join (select status, sum(reports)::bigint as reports from trading.standings group by status) as kept
           using (status)

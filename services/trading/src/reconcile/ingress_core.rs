@@ -16,7 +16,7 @@ use crate::core::{self, Subject};
 use crate::days::DAY_MS;
 use crate::envelope::{Decided, Parsed, Record};
 use crate::ids;
-use crate::message::{Trade, json};
+use crate::message::Trade;
 use crate::parse::Refusal;
 use crate::settlement::Settlement;
 
@@ -165,7 +165,7 @@ impl<C: Compared> Unknown<C> {
     }
 
     fn digest(&self) -> Uuid {
-        ids::quarantined(core::STAGE, json(&self.record).as_bytes())
+        ids::quarantined(core::STAGE, self.record.apart().as_bytes())
     }
 
     fn told(&self, answers: &HashSet<Uuid>) -> bool {

@@ -36,7 +36,7 @@ fn raw_query(line: &Line) -> String {
 fn stored_query(line: &Line) -> String {
     let Line { raw, pending, ingested, nacks, .. } = line;
     format!(
-        "select record, coalesce(ingested.id, nacks.id) as correlation_id, \
+        "select given.record, coalesce(ingested.id, nacks.id) as correlation_id, \
             coalesce(ingested.received_ms, nacks.received_ms) as received_ms, ''::bytea as body, \
             null::text as defect, ingested.content, nacks.refusal, nacks.body as nack_body, raw.traceparent, \
             pending.record is not null as pending \
@@ -44,8 +44,9 @@ fn stored_query(line: &Line) -> String {
          left join {ingested} as ingested using (record) \
          left join {nacks} as nacks using (record) \
          left join {pending} as pending using (record) \
-         left join {raw} as raw using (record) \
-         where ingested.record is not null or nacks.record is not null order by record"
+         left join {raw} as raw on raw.record = given.record \
+            and raw.received_ms = coalesce(ingested.received_ms, nacks.received_ms) \
+         where ingested.record is not null or nacks.record is not null order by given.record"
     )
 }
 

@@ -1,0 +1,7 @@
+-- What is there is read once, and in part written again, however long that takes. All locks are taken at once and in the order
+-- of the stages; behind a reader that holds one for long, writers must not wait: better to try again.
+set local statement_timeout = 0;
+set local lock_timeout = '2s';
+lock table trading.inbound_raw, trading.ingested, trading.nacks, trading.pending, trading.settlements, trading.conflicts,
+    trading.outbox, trading.unsent, trading.unanswered in access exclusive mode;
+
