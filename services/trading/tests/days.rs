@@ -292,18 +292,27 @@ async fn old_days_are_dropped_from_all_stores_at_once_and_none_that_has_anything
     assert!(report.agrees && looked_at(&report) > 0, "{report}");
 }
 
+/// Ends the stages, and waits until the server counts all that they did: a session may tell its numbers only at its end.
+async fn told_by_all(world: &World, pipeline: impl IntoIterator<Item = Process>) {
+    pipeline.into_iter().for_each(Process::kill);
+    let sessions = "select count(*) from pg_stat_activity where datname = current_database() and usename like 'trading%'";
+    eventually("all sessions have ended", async || (world.number(sessions).await == 0).then_some(())).await;
+}
+
 /// Of partitions that no statement ran into the server counts no scan. A statement that was planned for each day and ran into
 /// none of them costs that much less, but not nothing: those that run all the time take their days as parameters.
 #[tokio::test(flavor = "multi_thread")]
 async fn stages_relay_replay_and_reconciliation_since_a_mark_look_into_the_days_around_now_alone() {
     let world = World::open().await;
     begin(&world, 20).await;
-    let pipeline = world.pipeline().await;
+    let first = world.pipeline().await;
     made(&world).await;
     one_of_every_kind(&world).await;
+    told_by_all(&world, first).await;
     // From here on this test itself asks no store.
     world.sql.batch_execute("select pg_stat_force_next_flush()").await.unwrap();
     world.sql.batch_execute("select pg_stat_reset()").await.unwrap();
+    let pipeline = world.pipeline().await;
     for number in 11..31 {
         for (sender, price) in [(IM, "18.5"), (BROKER, "18.50"), (IM, "18.5"), (IM, "0")] {
             let (id, body) = report(sender, number, price, 1, "Unmatched");
@@ -316,10 +325,7 @@ async fn stages_relay_replay_and_reconciliation_since_a_mark_look_into_the_days_
     assert_eq!(status, 200, "{did}");
     let report = compared(&world, Some(Duration::from_secs(3_600))).await;
     assert!(report.agrees && looked_at(&report) > 0, "{report}");
-    pipeline.into_iter().for_each(Process::kill);
-    // A session tells its numbers at its end.
-    let sessions = "select count(*) from pg_stat_activity where datname = current_database() and usename like 'trading%'";
-    eventually("all sessions have ended", async || (world.number(sessions).await == 0).then_some(())).await;
+    told_by_all(&world, pipeline).await;
     let scanned = |which: &str| {
         format!(
             "select relname || ' ' || seq_scan + coalesce(idx_scan, 0) from pg_stat_user_tables \
