@@ -18,12 +18,10 @@ BEGIN
     END IF;
     -- The fence, which runs as the owner, sees and ends the sessions that stand in its way.
     FOR wanted IN
-        SELECT member, predefined
-        FROM unnest(ARRAY['region_owner', 'region_operator']) AS member,
-             unnest(ARRAY['pg_monitor', 'pg_signal_backend']) AS predefined
+        SELECT predefined FROM unnest(ARRAY['pg_monitor', 'pg_signal_backend']) AS predefined
     LOOP
-        IF NOT pg_has_role(wanted.member, wanted.predefined, 'USAGE') THEN
-            EXECUTE format('GRANT %I TO %I', wanted.predefined, wanted.member);
+        IF NOT pg_has_role('region_owner', wanted.predefined, 'USAGE') THEN
+            EXECUTE format('GRANT %I TO region_owner', wanted.predefined);
         END IF;
     END LOOP;
     IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'region') THEN

@@ -1,7 +1,7 @@
 //! Which replica leads in this cluster: a coordination Lease, as client-go does it (15 s / 10 s / 2 s).
 //!
 //! Leadership saves double work; it is no fence. What must not happen twice carries a token that the thing written to
-//! checks (resourceVersion, epoch, routing control).
+//! checks (resourceVersion, epoch). A routing control has none: see "Routing controls" in docs/protocol.md.
 
 use std::future::Future;
 use std::time::Duration;

@@ -50,7 +50,7 @@ fn role(ctx: &Context<'_>, blocked: bool) -> Draft {
     if !failover && let Some(draft) = source::accept(ctx, blocked).or_else(|| target::propose(ctx, blocked)) {
         return draft;
     }
-    steady::keep(ctx)
+    steady::keep(ctx, blocked)
 }
 
 fn in_run(ctx: &Context<'_>, run: &RunReport) -> Draft {

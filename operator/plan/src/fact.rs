@@ -3,6 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+/// How far in the future a fact may lie: clocks are corrected in small steps all the time.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(1);
+
 /// One observed value with its age, or the reason why it could not be observed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fact<T> {
@@ -39,10 +42,13 @@ impl<T> Fact<T> {
         }
     }
 
-    /// The value, if it was observed and is not older than `limit` at `now`.
+    /// The value, if it was observed and is not older than `limit` at `now`. One from the future, after a clock was set
+    /// back, has no known age.
     pub fn fresh(&self, now: Timestamp, limit: SignedDuration) -> Option<&T> {
         match self {
-            Fact::Known { value, at } if now.duration_since(*at) <= limit => Some(value),
+            Fact::Known { value, at } if (-CLOCK_STEP..=limit).contains(&now.duration_since(*at)) => {
+                Some(value)
+            }
             Fact::Known { .. } | Fact::Unknown { .. } => None,
         }
     }
@@ -61,5 +67,20 @@ impl<T> Fact<T> {
             Fact::Known { value, at } => Fact::Known { value: change(value), at },
             Fact::Unknown { why } => Fact::Unknown { why },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_counts_while_it_is_young_and_not_when_it_is_from_a_clock_that_was_set_back() {
+        let at = Timestamp::UNIX_EPOCH;
+        let fact = Fact::known((), at);
+        let limit = SignedDuration::from_secs(5);
+        let fresh = |age: i64| fact.fresh(at + SignedDuration::from_millis(age), limit).is_some();
+        assert!(fresh(0) && fresh(5_000) && fresh(-1_000));
+        assert!(!fresh(5_001) && !fresh(-1_001) && !fresh(-3_600_000));
     }
 }

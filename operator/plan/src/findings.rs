@@ -116,12 +116,15 @@ fn moving(ctx: &Context<'_>) -> bool {
 }
 
 fn controls(ctx: &Context<'_>, found: &mut Vec<Finding>) {
+    let why = ctx.world.controls_unanswered.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
     for role in [ControlRole::App, ControlRole::Intake, ControlRole::Ingress] {
         for region in [ctx.me, ctx.other] {
             let state = ctx.control(role, region);
             if state.agreed().is_none() {
-                let message =
-                    format!("{role:?} of {region}: {} endpoints say On, {} say Off", state.on, state.off);
+                let message = format!(
+                    "{role:?} of {region}: {} endpoints say On, {} say Off{why}",
+                    state.on, state.off
+                );
                 add(found, Code::ControlsUnknown, message);
             }
         }

@@ -29,7 +29,7 @@ pub struct Plan {
 
 macro_rules! phases {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Where the object stands. For people and alerts: at most ten, stable.
+        /// Where the object stands. For people and alerts: few, stable.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub enum Phase { $($(#[$doc])* $name),* }
@@ -51,6 +51,8 @@ phases! {
     Observing,
     /// The first grant, or a new one after an interrupted run, is on its way.
     Starting,
+    /// Not known here who holds the lease, so nothing is decided here. Trading may well go on.
+    Unknown,
     /// Nothing to do: this side is active or on standby as wanted.
     Steady,
     /// A run is open and the new side warms up. Customers notice nothing.

@@ -10,20 +10,36 @@ use crate::start;
 use crate::step::{Flipped, Step};
 use crate::world::{ControlKey, ControlRole, LeaseView, Opened, Switch, Validity};
 
-/// What a side does while no run is open.
-pub(crate) fn keep(ctx: &Context<'_>) -> Draft {
-    let Some(row) = ctx.lease() else {
-        let mut draft = Draft::new(Phase::Starting, "the lease row is not known, so nothing is decided");
-        draft.wait("the lease row of this application in this region's database");
-        return draft;
+/// What a side does while no run is open; `blocked`: a finding would keep a planned run from starting.
+pub(crate) fn keep(ctx: &Context<'_>, blocked: bool) -> Draft {
+    let row = match ctx.fresh(&ctx.world.lease) {
+        None => return unknown(ctx),
+        Some(None) => {
+            let mut draft = Draft::new(Phase::Starting, "the database has no lease of this application yet");
+            draft.wait("the application's migrations, which write its lease row");
+            return draft;
+        }
+        Some(Some(row)) => row,
     };
     match row.holder.as_ref() {
         Some(holder) if holder == ctx.me => active(ctx, row),
         Some(_) if start::orphaned(ctx, row) => start::take_over(ctx, row),
-        Some(_) => standby(ctx),
-        None if handed_over(ctx, row) => standby(ctx),
+        Some(_) => standby(ctx, blocked),
+        None if handed_over(ctx, row) => standby(ctx, blocked),
         None => vacant(ctx, row),
     }
+}
+
+/// The own database does not answer: who holds the lease, and whether anyone trades, only the other side may know.
+fn unknown(ctx: &Context<'_>) -> Draft {
+    let why = ctx.world.lease.why_unknown().unwrap_or("its last answer is too old");
+    let mut reason = format!("not known here who holds the lease, so nothing is decided here: {why}");
+    if ctx.peer_or_absent().is_none() {
+        reason = format!("{reason}; {} cannot be read either", ctx.other);
+    }
+    let mut draft = Draft::new(Phase::Unknown, reason);
+    draft.wait(format!("the database of {} to answer", ctx.me));
+    draft
 }
 
 /// The writer shows an older epoch than either side saw in the row before: the database was restored from an old copy.
@@ -60,9 +76,21 @@ fn active(ctx: &Context<'_>, row: &LeaseView) -> Draft {
         draft.phase(Phase::Starting, format!("{} holds epoch {} and opens", ctx.me, row.epoch));
     }
     if ctx.intent.agreed() == Some(ctx.other) && ctx.intent.mine.mode == Mode::Planned {
-        draft.wait(format!("{} to open a run", ctx.other));
+        draft.wait(not_begun(ctx));
     }
     draft
+}
+
+/// Why the other side, which both copies name, has no run open, as far as its object tells.
+fn not_begun(ctx: &Context<'_>) -> String {
+    let last = ctx.peer().and_then(|report| report.run.as_ref());
+    match last.filter(|run| run.mark == Mark::Declined && run.to == *ctx.other) {
+        Some(run) => {
+            let why = run.reason.as_deref().unwrap_or("its findings tell why");
+            format!("{} to open a run; it gave up its last one: {why}", ctx.other)
+        }
+        None => format!("{} to open a run; its findings tell what stands in the way", ctx.other),
+    }
 }
 
 /// An object that manages the application again after another one was deleted takes the lease back under renewal. The limit
@@ -78,8 +106,14 @@ fn limit_again(row: &LeaseView, draft: &mut Draft) {
 }
 
 /// The other side holds the lease: this side is closed, its controls Off, its workloads at standby size.
-fn standby(ctx: &Context<'_>) -> Draft {
+fn standby(ctx: &Context<'_>, blocked: bool) -> Draft {
     let mut draft = Draft::new(Phase::Steady, format!("on standby; {} is active", ctx.other));
+    if blocked && ctx.intent.agreed() == Some(ctx.me) && ctx.intent.mine.mode == Mode::Planned {
+        draft.wait(format!(
+            "the findings that block the switch to {}: it starts as soon as none does; to withdraw it, change the spec back",
+            ctx.me
+        ));
+    }
     own_off(ctx, &mut draft);
     send_away(ctx, &mut draft);
     if let Some(workloads) = ctx.fresh(&ctx.world.workloads)

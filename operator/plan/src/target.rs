@@ -62,8 +62,13 @@ fn before_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
         return decline(ctx, run, "the object is being deleted");
     }
     let Some(peer) = ctx.peer_or_absent() else {
-        let mut draft =
-            Draft::new(Phase::Preparing, format!("{} cannot be read, so nothing is decided", ctx.other));
+        // The fence may have arrived here before the word of it: then nobody writes, and customers wait.
+        let (phase, where_it_stands) = if fence_arrived(ctx, run) {
+            (Phase::Promoting, "the old side is fenced for this run, so nobody can write")
+        } else {
+            (Phase::Preparing, "nothing is decided")
+        };
+        let mut draft = Draft::new(phase, format!("{} cannot be read; {where_it_stands}", ctx.other));
         draft.wait(format!("the object in {} to be readable", ctx.other));
         return draft;
     };
@@ -88,12 +93,16 @@ fn before_begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
     }
 }
 
+/// My own database shows the fence of this run.
+fn fence_arrived(ctx: &Context<'_>, run: &RunReport) -> bool {
+    ctx.lease().and_then(|row| row.released.as_ref()).is_some_and(|released| {
+        released.run == run.id && released.epoch == run.from_epoch && released.to == *ctx.me
+    })
+}
+
 /// The proof of zero loss: the fence is published, and my own standby shows it, so everything before it has arrived.
 fn begin(ctx: &Context<'_>, run: &RunReport) -> Draft {
-    let arrived = ctx.lease().and_then(|row| row.released.as_ref()).is_some_and(|released| {
-        released.run == run.id && released.epoch == run.from_epoch && released.to == *ctx.me
-    });
-    if arrived {
+    if fence_arrived(ctx, run) {
         let mut begun = run.clone();
         begun.mark = Mark::Begun;
         return Draft::record(ctx, Phase::Promoting, Recorded::Begun, begun);

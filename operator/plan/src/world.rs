@@ -26,6 +26,8 @@ pub struct World {
     pub global_database: Fact<GlobalDatabase>,
     /// ARC's routing controls.
     pub controls: BTreeMap<ControlKey, ControlState>,
+    /// Why an endpoint of ARC gave no answer, for one that did not.
+    pub controls_unanswered: Option<String>,
     /// When a safety rule last refused a change of that kind; such a batch goes out in two parts.
     pub refused: BTreeMap<Flipped, Timestamp>,
     /// Roles of which a safety rule lets at most one region's control be On.

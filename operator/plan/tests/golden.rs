@@ -71,6 +71,10 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
         ("start-no-lease-row", Universe::fresh(), |u, worlds| worlds[0].lease = Fact::known(None, u.now)),
         ("steady", Universe::active(), nothing),
         ("steady-database-silent", Universe::active(), |_, worlds| worlds[0].lease = gone()),
+        ("standby-alone", Universe::active(), |_, worlds| {
+            worlds[1].lease = gone();
+            worlds[1].peer = gone();
+        }),
         (
             "steady-lease-expired",
             {
@@ -82,6 +86,11 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
         ),
         ("steady-endpoints-disagree", Universe::active(), |_, worlds| {
             worlds[0].controls.values_mut().for_each(|state| *state = ControlState { on: 2, off: 2 });
+        }),
+        ("steady-endpoints-silent", Universe::active(), |_, worlds| {
+            worlds[0].controls.values_mut().for_each(|state| *state = ControlState { on: 0, off: 1 });
+            worlds[0].controls_unanswered =
+                Some("ARC us-east-1 GetRoutingControlState: access denied".into());
         }),
         (
             "steady-nothing-selected",
@@ -292,6 +301,8 @@ fn situations() -> Vec<(&'static str, Universe, Change)> {
             worlds[1].lease = Fact::known(Some(behind), u.now);
         }),
         ("fenced", after(StepKind::RecordFenced), nothing),
+        ("fenced-peer-unreadable", after(StepKind::RecordFenced), |_, worlds| worlds[1].peer = gone()),
+        ("proposed-peer-unreadable", after(StepKind::RecordProposed), |_, worlds| worlds[1].peer = gone()),
         (
             "fenced-then-declined",
             {

@@ -2,10 +2,12 @@
 //! them and reads what they answered. A repeat carries the same run and epoch, so the application can tell.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crds::{Hook, HttpHook, TradingRegion};
+use futures::FutureExt as _;
 use http::Method;
 use k8s_openapi::api::batch::v1::{Job, JobTemplateSpec};
 use k8s_openapi::api::core::v1::EnvVar;
@@ -126,7 +128,11 @@ impl HookBoard {
             object.spec.hooks.iter().filter(|hook| hook.at == occasion.point && !done.contains(&hook.name));
         let due: Vec<Hook> = due.cloned().collect();
         let (board, caller) = (self.clone(), caller.clone());
-        tokio::spawn(async move { board.run(key, due, caller, occasion).await });
+        tokio::spawn(async move {
+            if AssertUnwindSafe(board.run(key, due, caller, occasion)).catch_unwind().await.is_err() {
+                board.note(key, Entry::broke_off);
+            }
+        });
         Outcome::Done
     }
 
@@ -205,6 +211,14 @@ impl HookBoard {
 }
 
 impl Entry {
+    /// A fault of this program ended the round, and its words are in the log: the next round calls again.
+    fn broke_off(&mut self) {
+        let why = "the call of the hook broke off inside the operator; its log tells why".to_owned();
+        self.result = HookResult::Failed { why, at: clock::now(), late: false };
+        self.next = Instant::now() + RETRY;
+        self.busy = false;
+    }
+
     fn pause(&mut self, hook: &Hook, answer: Answer) {
         let now = Instant::now();
         let deadline = Duration::try_from(hook.deadline.get()).unwrap_or_default();

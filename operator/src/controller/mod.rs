@@ -35,6 +35,8 @@ use crate::workloads::Workloads;
 const CONCURRENCY: u16 = 16;
 /// After a lost race for the object.
 const AFTER_CONFLICT: Duration = Duration::from_millis(10);
+/// No pause between failed passes is longer while a run is open: customers may be waiting.
+const LONGEST_IN_RUN: Duration = Duration::from_secs(1);
 /// An object that cannot be decoded is looked at again after this time, should no change come.
 const UNDECODABLE: Duration = Duration::from_secs(300);
 
@@ -169,7 +171,10 @@ async fn reconcile(guarded: Arc<Guarded>, running: Arc<Running>) -> Result<Actio
 #[expect(clippy::needless_pass_by_value, reason = "the signature that the controller wants")]
 fn error_policy(guarded: Arc<Guarded>, _: &PassError, running: Arc<Running>) -> Action {
     let uid = guarded.meta().uid.clone().unwrap_or_default();
-    Action::requeue(running.operator.backoff.failed(&uid, rand::random()))
+    let pause = running.operator.backoff.failed(&uid, rand::random());
+    let status = guarded.0.as_ref().ok().and_then(|object| object.status.as_ref());
+    let in_run = status.is_some_and(|status| status.current_run.is_some());
+    Action::requeue(if in_run { pause.min(LONGEST_IN_RUN) } else { pause })
 }
 
 /// Reported in its status, by an event and in the log; harmless to all other objects.

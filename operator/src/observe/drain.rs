@@ -15,8 +15,9 @@ use crate::caller::{Call, Caller};
 use crate::clock;
 use crate::sources::Sources;
 
-/// A break between two samples is longer than this many deadlines of an observation: a pass lasts about one.
-const LONGEST_BREAK: u32 = 2;
+/// A break between two samples is longer than this many deadlines of an observation: a pass may use up two for the broker, which
+/// is asked in two ways, and as long for the writing of the status.
+const LONGEST_BREAK: u32 = 4;
 
 /// When this process last saw all checks of an object at zero.
 ///

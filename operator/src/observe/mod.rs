@@ -91,7 +91,7 @@ impl Observer<'_> {
             },
         );
         let intent = intent::intent(object, &peer);
-        let dns = if sources.name.is_none() { name::by_controls(&controls) } else { name };
+        let dns = if sources.name.is_none() { name::by_controls(&controls.states) } else { name };
         let peer_report = peer.clone().map(|copy| copy.and_then(|copy| copy.status.as_ref()?.side.clone()));
         let hook_results = mine.run.as_ref().map(|run| self.hooks.results(run.id)).unwrap_or_default();
         let sizes = sizes(self.me, &mine, peer_report.get().and_then(Option::as_ref), &database);
@@ -107,7 +107,8 @@ impl Observer<'_> {
             lease: database.clone().map(|seen| seen.lease),
             writable: database.clone().map(|seen| seen.writable),
             global_database: global,
-            controls,
+            controls: controls.states,
+            controls_unanswered: controls.unanswered,
             refused: sources.refused.all(),
             guarded: sources.rules.last(),
             workloads,
@@ -193,11 +194,14 @@ async fn global(sources: &Sources, run_open: bool) -> Fact<GlobalDatabase> {
     }
 }
 
-async fn controls(sources: &Sources, deadline: Duration) -> BTreeMap<ControlKey, ControlState> {
+async fn controls(sources: &Sources, deadline: Duration) -> routing::Reading {
     match &sources.arc {
         Ok(arc) => routing::observe(arc, &sources.controls, deadline).await,
         // Nobody answered: no endpoint counts for any state.
-        Err(_) => sources.controls.keys().map(|key| (key.clone(), ControlState::default())).collect(),
+        Err(why) => routing::Reading {
+            states: sources.controls.keys().map(|key| (key.clone(), ControlState::default())).collect(),
+            unanswered: Some(why.clone()),
+        },
     }
 }
 

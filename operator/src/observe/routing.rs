@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crds::{Controls, TradingRegionSpec};
-use region_aws::{ArcClient, ArcReading, ControlState as Said, ReadLimits};
+use region_aws::{ArcClient, ArcReading, ControlState as Said, ErrorKind, ReadLimits};
 use region_plan::{ControlKey, ControlRole, ControlState, Region};
 
 /// Once three endpoints agree, how long the others may still take.
@@ -23,16 +23,29 @@ pub fn controls(spec: &TradingRegionSpec) -> BTreeMap<ControlKey, String> {
     spec.routing.arc.controls.iter().flat_map(of_region).collect()
 }
 
+/// What the endpoints said, and why one of them said nothing.
+#[derive(Debug)]
+pub struct Reading {
+    /// Endpoints for each state of each control.
+    pub states: BTreeMap<ControlKey, ControlState>,
+    /// One of the failures, if there was any.
+    pub unanswered: Option<String>,
+}
+
 /// Asks all endpoints. Endpoints that do not answer count for no state.
 pub async fn observe(
     arc: &ArcClient,
     controls: &BTreeMap<ControlKey, String>,
     deadline: Duration,
-) -> BTreeMap<ControlKey, ControlState> {
+) -> Reading {
     let arns: Vec<String> = controls.values().cloned().collect();
     let quorum = usize::from(ControlState::QUORUM);
     let reading = arc.read_all(&arns, ReadLimits { deadline, enough: Some(quorum), grace: GRACE }).await;
-    controls.iter().map(|(key, arn)| (key.clone(), count(&reading, arn))).collect()
+    let failed = reading.errors().find(|error| error.kind != ErrorKind::NotAwaited);
+    Reading {
+        states: controls.iter().map(|(key, arn)| (key.clone(), count(&reading, arn))).collect(),
+        unanswered: failed.map(ToString::to_string),
+    }
 }
 
 fn count(reading: &ArcReading, arn: &str) -> ControlState {

@@ -164,12 +164,13 @@ impl SourceBook {
             .ok_or_else(|| format!("the spec names no database cluster of {}", self.me));
         let controls = routing::controls(spec);
         let rules = RulesClient::new(self.endpoints.arc_config.as_deref(), &self.access, RULES);
-        let bad_references =
-            [database.as_ref().err(), broker.as_ref().err()].into_iter().flatten().cloned().collect();
+        let arc = self.arc(spec);
+        let bad_references = [database.as_ref().err(), broker.as_ref().err(), arc.as_ref().err()];
+        let bad_references = bad_references.into_iter().flatten().cloned().collect();
         Sources {
             database,
             broker,
-            arc: self.arc(spec),
+            arc,
             rules: RulesWatch::new(rules, controls.clone()),
             refused: Refusals::default(),
             controls,

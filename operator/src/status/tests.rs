@@ -53,6 +53,7 @@ fn scene() -> Scene {
         writable: Fact::known(true, at(100)),
         global_database: Fact::unknown("not asked"),
         controls: BTreeMap::<ControlKey, ControlState>::new(),
+        controls_unanswered: None,
         refused: BTreeMap::new(),
         guarded: Fact::unknown("not asked"),
         workloads: Fact::unknown("not asked"),

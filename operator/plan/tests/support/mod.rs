@@ -166,6 +166,7 @@ impl Universe {
                 self.now,
             ),
             controls: self.controls.iter().map(|(key, switch)| (key.clone(), five(*switch))).collect(),
+            controls_unanswered: None,
             refused: side.refused.clone(),
             guarded: Fact::known(BTreeSet::from([ControlRole::App, ControlRole::Ingress]), self.now),
             workloads: Fact::known(Workloads { items: side.workloads.clone(), conflicts: vec![] }, self.now),
