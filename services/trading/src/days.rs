@@ -145,14 +145,10 @@ impl Days {
         }
         let mut held_up = false;
         if let Some(keep) = self.keep {
+            held_up = self.drop_old(grant, keep).await?;
             for _ in 0..ROUNDS_MAX {
-                match self.drop_one(grant, keep).await? {
-                    Dropped::One => {}
-                    Dropped::None => break,
-                    Dropped::StillOpen => {
-                        held_up = true;
-                        break;
-                    }
+                if self.delete_late(grant).await? == 0 {
+                    break;
                 }
             }
         }
@@ -180,6 +176,18 @@ impl Days {
         Ok(made)
     }
 
+    /// Drops days that are kept no longer; whether something that is open keeps one.
+    async fn drop_old(&self, grant: &Grant, keep: NonZeroU16) -> Result<bool, DbError> {
+        for _ in 0..ROUNDS_MAX {
+            match self.drop_one(grant, keep).await? {
+                Dropped::One => {}
+                Dropped::None => break,
+                Dropped::StillOpen => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// Drops the earliest day, if it is kept no longer.
     async fn drop_one(&self, grant: &Grant, keep: NonZeroU16) -> Result<Dropped, DbError> {
         let mut connection = self.deps.database.connection().await?;
@@ -195,6 +203,19 @@ impl Days {
         unit.commit().await?;
         tracing::info!(from_ms, keep_days = keep, "a day was dropped from all stores");
         Ok(Dropped::One)
+    }
+
+    /// Deletes rows that came for days that were dropped before; how many.
+    async fn delete_late(&self, grant: &Grant) -> Result<i64, DbError> {
+        let mut connection = self.deps.database.connection().await?;
+        let unit = Guarded::begin(&mut connection, grant).await?;
+        let deleted =
+            unit.transaction().query_one("select trading.delete_late_rows()", &[]).await?.try_get(0)?;
+        unit.commit().await?;
+        if deleted > 0 {
+            tracing::warn!(rows = deleted, "rows that came for days that were dropped were deleted");
+        }
+        Ok(deleted)
     }
 }
 
