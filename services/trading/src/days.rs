@@ -283,4 +283,12 @@ mod tests {
         assert_eq!(Look { keep: None, ..LOOK }.overdue_days(), 0);
         assert_eq!(Look { oldest_ms: 95 * DAY_MS, ..LOOK }.overdue_days(), 0);
     }
+
+    /// Seven whole days and today are kept: the day 92 is one too many when the day 100 begins.
+    #[test]
+    fn a_day_becomes_overdue_at_midnight() {
+        let overdue = |now_ms| Look { now_ms, oldest_ms: 92 * DAY_MS, ..LOOK }.overdue_days();
+        let around = [100 * DAY_MS - 1, 100 * DAY_MS, 101 * DAY_MS - 1, 101 * DAY_MS];
+        assert_eq!(around.map(overdue), [0, 1, 1, 2]);
+    }
 }

@@ -239,6 +239,31 @@ async fn a_settlement_that_is_sent_again_after_days_is_answered_again() {
     assert_eq!(both.trading.number("select count(*) from trading.sent where status = 'SETTLED'").await, 2);
 }
 
+/// The moment is a parameter of the functions that do it, so that no test waits for a midnight.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_is_made_and_dropped_when_a_midnight_is_reached_and_not_a_moment_before() {
+    let world = World::open().await;
+    begin(&world, 20).await;
+    let day_ms = |from: i32| format!("trading.day_ms((now() at time zone 'UTC')::date {from:+})");
+    let days = "select count(*) from trading.days";
+    let until = async |moment: &str| {
+        guarded(&world, "postgres", &format!("select trading.make_days_until({moment}, 100)")).await;
+        world.number(days).await
+    };
+    assert_eq!(until(&day_ms(-20)).await, 1, "what was before ends then");
+    assert_eq!(until(&format!("{} + 1", day_ms(-20))).await, 2);
+    assert_eq!(until(&day_ms(-19)).await, 2);
+    assert_eq!(until(&day_ms(0)).await, 21);
+    let to = async |moment: &str| {
+        guarded(&world, "postgres", &format!("select trading.drop_day_until({moment})")).await;
+        world.number(days).await
+    };
+    assert_eq!(to(&format!("{} - 1", day_ms(-20))).await, 21);
+    assert_eq!(to(&day_ms(-20)).await, 20, "what was before is over");
+    assert_eq!(to(&format!("{} - 1", day_ms(-19))).await, 20);
+    assert_eq!(to(&day_ms(-19)).await, 19);
+}
+
 /// A queue that was left behind may give back what it held for longer than days are kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_for_a_dropped_day_is_deleted_under_the_guard_once_nothing_of_those_days_is_open() {
