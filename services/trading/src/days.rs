@@ -194,13 +194,14 @@ impl Days {
         let unit = Guarded::begin(&mut connection, grant).await?;
         let drop = "select from_ms, still_open from trading.drop_day($1)";
         let row = unit.transaction().query_opt(drop, &[&i32::from(keep.get())]).await?;
+        // Also where nothing was dropped: a transaction that is only let go may hold its lock against the next one.
+        unit.commit().await?;
         let Some(row) = row else { return Ok(Dropped::None) };
         let (from_ms, still_open): (i64, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         if let Some(what) = still_open {
             tracing::warn!(from_ms, what, "a day is kept longer than wished: this is open");
             return Ok(Dropped::StillOpen);
         }
-        unit.commit().await?;
         tracing::info!(from_ms, keep_days = keep, "a day was dropped from all stores");
         Ok(Dropped::One)
     }

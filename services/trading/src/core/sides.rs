@@ -98,8 +98,7 @@ impl<C: Subject> Sides<C> {
         }
         changes.updated.sort();
         for identity in self.fresh {
-            if let (Some(report), Some(status)) =
-                (self.holding.remove(&identity), self.book.status(identity))
+            if let (Some(report), Some(status)) = (self.holding.remove(&identity), self.book.status(identity))
             {
                 changes.new.push((report, status, self.counterparts.remove(&identity)));
             }
