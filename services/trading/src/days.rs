@@ -145,14 +145,10 @@ impl Days {
         }
         let mut held_up = false;
         if let Some(keep) = self.keep {
+            held_up = self.drop_old(grant, keep).await?;
             for _ in 0..ROUNDS_MAX {
-                match self.drop_one(grant, keep).await? {
-                    Dropped::One => {}
-                    Dropped::None => break,
-                    Dropped::StillOpen => {
-                        held_up = true;
-                        break;
-                    }
+                if self.delete_late(grant).await? == 0 {
+                    break;
                 }
             }
         }
@@ -180,21 +176,47 @@ impl Days {
         Ok(made)
     }
 
+    /// Drops days that are kept no longer; whether something that is open keeps one.
+    async fn drop_old(&self, grant: &Grant, keep: NonZeroU16) -> Result<bool, DbError> {
+        for _ in 0..ROUNDS_MAX {
+            match self.drop_one(grant, keep).await? {
+                Dropped::One => {}
+                Dropped::None => break,
+                Dropped::StillOpen => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
     /// Drops the earliest day, if it is kept no longer.
     async fn drop_one(&self, grant: &Grant, keep: NonZeroU16) -> Result<Dropped, DbError> {
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
         let drop = "select from_ms, still_open from trading.drop_day($1)";
         let row = unit.transaction().query_opt(drop, &[&i32::from(keep.get())]).await?;
+        // Also where nothing was dropped: a transaction that is only let go may hold its lock against the next one.
+        unit.commit().await?;
         let Some(row) = row else { return Ok(Dropped::None) };
         let (from_ms, still_open): (i64, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         if let Some(what) = still_open {
             tracing::warn!(from_ms, what, "a day is kept longer than wished: this is open");
             return Ok(Dropped::StillOpen);
         }
-        unit.commit().await?;
         tracing::info!(from_ms, keep_days = keep, "a day was dropped from all stores");
         Ok(Dropped::One)
+    }
+
+    /// Deletes rows that came for days that were dropped before; how many.
+    async fn delete_late(&self, grant: &Grant) -> Result<i64, DbError> {
+        let mut connection = self.deps.database.connection().await?;
+        let unit = Guarded::begin(&mut connection, grant).await?;
+        let deleted =
+            unit.transaction().query_one("select trading.delete_late_rows()", &[]).await?.try_get(0)?;
+        unit.commit().await?;
+        if deleted > 0 {
+            tracing::warn!(rows = deleted, "rows that came for days that were dropped were deleted");
+        }
+        Ok(deleted)
     }
 }
 
@@ -261,5 +283,13 @@ mod tests {
         assert_eq!(Look { held_up: false, ..LOOK }.overdue_days(), 0);
         assert_eq!(Look { keep: None, ..LOOK }.overdue_days(), 0);
         assert_eq!(Look { oldest_ms: 95 * DAY_MS, ..LOOK }.overdue_days(), 0);
+    }
+
+    /// Seven whole days and today are kept: the day 92 is one too many when the day 100 begins.
+    #[test]
+    fn a_day_becomes_overdue_at_midnight() {
+        let overdue = |now_ms| Look { now_ms, oldest_ms: 92 * DAY_MS, ..LOOK }.overdue_days();
+        let around = [100 * DAY_MS - 1, 100 * DAY_MS, 101 * DAY_MS - 1, 101 * DAY_MS];
+        assert_eq!(around.map(overdue), [0, 1, 1, 2]);
     }
 }

@@ -237,3 +237,16 @@ async fn insert(
     let rows = unit.transaction().query(&statement, &[&records, &from_ms, &to_ms]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, trace::read(row)?)))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_may_have_come_yesterday_or_by_a_clock_that_is_ahead_tomorrow_on_both_sides_of_midnight() {
+        let days = |from: i64, to: i64| (from * DAY_MS, to * DAY_MS);
+        assert_eq!(around(100 * DAY_MS - 1), days(98, 101));
+        assert_eq!(around(100 * DAY_MS), days(99, 102));
+        assert_eq!(around(-1), days(-2, 1), "a clock before 1970");
+    }
+}

@@ -1,5 +1,6 @@
 //! One process of the pipeline: gate, stage, relay, HTTP; from start to drained end.
 
+mod options;
 mod peer;
 
 use std::num::NonZeroU16;
@@ -7,10 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args};
 use services_common::amqp::{Broker, BrokerConfig};
-use services_common::config::{BrokerArgs, ConfigError, DatabaseArgs, HttpArgs, RegionArgs};
+use services_common::config::ConfigError;
 use services_common::gate::GateKeeper;
 use services_common::health::{self, Health, Own};
 use services_common::metrics::Metrics;
@@ -27,7 +26,7 @@ use crate::core::relay::{self, Relay};
 use crate::core::replay::Whose;
 use crate::core::returns::Returns;
 use crate::core::{Core, Subject, hooks};
-use crate::days::{Days, KEEP_DAYS_MIN};
+use crate::days::Days;
 use crate::egress::Egress;
 use crate::figures::{self, Figures};
 use crate::inbound::Inbound;
@@ -37,8 +36,9 @@ use crate::names::{self, Application};
 use crate::outbound::Outbound;
 use crate::overview::Overview;
 use crate::settlement::returning::Returning;
-use crate::settlement::{Back, Settlement, outgoing, resend};
+use crate::settlement::{Back, Settlement, outgoing, probing, resend};
 
+pub use options::{StageArgs, TradingArgs};
 pub use peer::PeerArgs;
 
 /// Connections of one process: two lines, relay, gate, hooks, days, expiry, and one to spare.
@@ -75,66 +75,6 @@ impl StageName {
             Self::Outbound => "outbound",
         }
     }
-}
-
-/// Options of every stage.
-#[derive(Args, Clone, Debug)]
-pub struct StageArgs {
-    #[command(flatten)]
-    region: RegionArgs,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    #[command(flatten)]
-    broker: BrokerArgs,
-    #[command(flatten)]
-    http: HttpArgs,
-    /// Broker user whose messages on the first queue are probes, not business
-    #[arg(long, env = "PROBE_USER", default_value = "tm-core")]
-    probe_user: String,
-    /// Messages in one transaction at most, where that is less than the stage takes by itself; 1 is the form without
-    /// batches, to measure against
-    #[arg(long, env = "BATCH_LIMIT")]
-    batch_limit: Option<NonZeroU16>,
-    #[command(flatten)]
-    peer: PeerArgs,
-    /// Days that the stores keep beside today, 7 to 3650: a day that is older is dropped once nothing of it is open; 0 keeps all.
-    /// Only core uses it
-    #[arg(long, env = "KEEP_DAYS", default_value = "0", value_parser = keep_days)]
-    keep_days: KeepDays,
-}
-
-/// How many days are kept; `None` is all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct KeepDays(Option<NonZeroU16>);
-
-/// Longest time that options count in days: ten years.
-const DAYS_MAX: u16 = 3_650;
-
-fn keep_days(text: &str) -> Result<KeepDays, String> {
-    match text.parse() {
-        Ok(0) => Ok(KeepDays(None)),
-        Ok(days @ KEEP_DAYS_MIN..=DAYS_MAX) => Ok(KeepDays(NonZeroU16::new(days))),
-        _ => Err(format!("write a number of days from {KEEP_DAYS_MIN} to {DAYS_MAX}, or 0 to keep all")),
-    }
-}
-
-/// Options of the stages of trade matching.
-#[derive(Args, Clone, Debug)]
-pub struct TradingArgs {
-    #[command(flatten)]
-    stage: StageArgs,
-    /// Settle matched trades: egress makes a settlement for each allocation, outbound sends them to the settlement
-    /// application's broker (--peer-broker-url), and what comes back is taken. The same for all stages
-    #[arg(long, env = "SETTLEMENTS", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
-    settlements: bool,
-    /// Seconds after which a settlement that has not come back is sent again, then after twice as long, and so on; only
-    /// outbound uses it
-    #[arg(long, env = "RESEND_AFTER_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(60..=86_400))]
-    resend_after_seconds: u64,
-    /// Days after its trade date for which a trade waits for the other party's report, 1 to 3650; then it is EXPIRED, and its
-    /// sender told. 0: it waits for ever. Only core uses it
-    #[arg(long, env = "EXPIRE_AFTER_DAYS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(DAYS_MAX)))]
-    expire_after_days: u16,
 }
 
 /// Whether settlements flow, and where outbound sends them.
@@ -415,7 +355,10 @@ impl Work {
             StageName::Ingestion => self.stage(Ingestion::<Settlement>::default()).await,
             StageName::Core => self.core::<Settlement>(Arc::new(Notify::new())).await,
             StageName::Egress => self.stage(Returning).await,
-            StageName::Outbound => self.send_settlements().await,
+            StageName::Outbound => {
+                let probes = probing::run(self.stage_deps.clone(), self.shutdown.clone());
+                tokio::join!(self.send_settlements(), probes);
+            }
         }
     }
 
@@ -479,20 +422,5 @@ impl Work {
         let broker = relay.broker.clone();
         relay.run(self.shutdown.clone()).await;
         broker.close().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_are_kept_from_a_week_to_ten_years_or_all_of_them() {
-        let days = |text| keep_days(text).map(|KeepDays(days)| days.map_or(0, NonZeroU16::get));
-        assert_eq!(["0", "7", "3650"].map(days), [Ok(0), Ok(7), Ok(3_650)]);
-        for wrong in ["", "6", "3651", "-1", "a week", "65536"] {
-            let reason = days(wrong).unwrap_err();
-            assert!(reason.contains("from 7 to 3650, or 0"), "{wrong}: {reason}");
-        }
     }
 }

@@ -46,16 +46,26 @@ async fn again(world: &World, marker: u32) {
     world.nothing_is_on_its_way().await;
 }
 
-/// As the runbook does it.
-async fn deal_with_quarantine(world: &World) {
-    let core = region_lease::connect(&support::database_options(&world.name, "trading_core")).await.unwrap();
-    let row = core.query_one("select epoch, grant_id::text from region.lease", &[]).await.unwrap();
+/// A transaction under the guard, by hand.
+async fn guarded(world: &World, role: &str, statement: &str) {
+    let client = region_lease::connect(&support::database_options(&world.name, role)).await.unwrap();
+    let row = client.query_one("select epoch, grant_id::text from region.lease", &[]).await.unwrap();
     let (epoch, grant): (i64, String) = (row.get(0), row.get(1));
     let guard = format!("select region.guard('{APP}', '{REGION}', {epoch}, '{grant}')");
+    let unit = format!("set transaction_timeout = '5s'; begin; {guard}; {statement}; {guard}; commit");
+    client.batch_execute(&unit).await.unwrap();
+}
+
+/// As the runbook does it.
+async fn deal_with_quarantine(world: &World) {
     let deal = "update trading.quarantine set dealt_with = clock_timestamp()";
-    core.batch_execute(&format!("set transaction_timeout = '5s'; begin; {guard}; {deal}; {guard}; commit"))
-        .await
-        .unwrap();
+    guarded(world, "trading_core", deal).await;
+}
+
+/// Core looks after the days when it begins.
+async fn core_anew(world: &World, pipeline: &mut Vec<Process>) {
+    pipeline.remove(StageName::Core as usize).kill();
+    pipeline.insert(StageName::Core as usize, world.stage(StageName::Core).await);
 }
 
 async fn metric(core: &Process, name: &str) -> Option<f64> {
@@ -110,10 +120,12 @@ async fn days_are_made_and_dropped_by_core_alone_and_under_the_guard_only() {
         ("core", "select trading.drop_day(null)", "22023"),
         ("core", "select trading.make_days_until(0, 1)", "42501"),
         ("core", "select trading.drop_day_until(9000000000000)", "42501"),
+        ("core", "select trading.delete_late_rows_until(9000000000000, 1)", "42501"),
         ("core", "insert into trading.days (from_ms, to_ms, suffix) values (1, 2, 'x')", "42501"),
         ("core", "insert into trading.stores_by_day values ('trades', 'received_ms', '{}')", "42501"),
         ("inbound", "select trading.make_days()", "42501"),
         ("outbound", "select trading.drop_day(7)", "42501"),
+        ("outbound", "select trading.delete_late_rows()", "42501"),
         ("outbound", "select * from trading.days_standing()", "42501"),
     ] {
         let options = support::database_options(&world.name, &format!("trading_{role}"));
@@ -227,6 +239,74 @@ async fn a_settlement_that_is_sent_again_after_days_is_answered_again() {
     assert_eq!(both.trading.number("select count(*) from trading.sent where status = 'SETTLED'").await, 2);
 }
 
+/// The moment is a parameter of the functions that do it, so that no test waits for a midnight.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_is_made_and_dropped_when_a_midnight_is_reached_and_not_a_moment_before() {
+    let world = World::open().await;
+    begin(&world, 20).await;
+    let day_ms = |from: i32| format!("trading.day_ms((now() at time zone 'UTC')::date {from:+})");
+    let days = "select count(*) from trading.days";
+    let until = async |moment: &str| {
+        guarded(&world, "postgres", &format!("select trading.make_days_until({moment}, 100)")).await;
+        world.number(days).await
+    };
+    assert_eq!(until(&day_ms(-20)).await, 1, "what was before ends then");
+    assert_eq!(until(&format!("{} + 1", day_ms(-20))).await, 2);
+    assert_eq!(until(&day_ms(-19)).await, 2);
+    assert_eq!(until(&day_ms(0)).await, 21);
+    let to = async |moment: &str| {
+        guarded(&world, "postgres", &format!("select trading.drop_day_until({moment})")).await;
+        world.number(days).await
+    };
+    assert_eq!(to(&format!("{} - 1", day_ms(-20))).await, 21);
+    assert_eq!(to(&day_ms(-20)).await, 20, "what was before is over");
+    assert_eq!(to(&format!("{} - 1", day_ms(-19))).await, 20);
+    assert_eq!(to(&day_ms(-19)).await, 19);
+}
+
+/// A queue that was left behind may give back what it held for longer than days are kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_for_a_dropped_day_is_deleted_under_the_guard_once_nothing_of_those_days_is_open() {
+    let mut world = World::open().await;
+    begin(&world, 20).await;
+    world.keep_days = NonZeroU16::new(7);
+    let mut pipeline = world.pipeline().await;
+    let days = "select count(*) from trading.days";
+    eventually("a week is kept", async || (world.number(days).await == 7 + 8).then_some(())).await;
+    one_of_every_kind(&world).await;
+    age(&world, 30).await;
+    for sender in [IM, BROKER] {
+        send(&world, &report(sender, 8, "18.5", 1, "Unmatched")).await;
+    }
+    world.nothing_is_on_its_way().await;
+    let outside = "select outside from trading.days_standing()";
+    let late = world.number(outside).await;
+    assert!(late > 40, "{late}");
+
+    // A trade waits, and of that time nothing goes.
+    core_anew(&world, &mut pipeline).await;
+    let told = async || metric(&pipeline[StageName::Core as usize], "store_rows_outside_days").await;
+    #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
+    let all = late as f64;
+    eventually("core has looked", async || (told().await? == all).then_some(())).await;
+
+    pipeline.remove(StageName::Core as usize).kill();
+    let withdrawn = "update trading.trades set status = 'CANCELLED' where status = 'UNMATCHED'";
+    damage(&world, "trades", withdrawn).await;
+    let core = region_lease::connect(&support::database_options(&world.name, "trading_core")).await.unwrap();
+    let refused = core.query("select trading.delete_late_rows()", &[]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "TR006");
+    let three = "select trading.delete_late_rows_until((select since_ms from trading.kept), 3)";
+    guarded(&world, "postgres", three).await;
+    assert_eq!(world.number(outside).await, late - 3);
+    pipeline.insert(StageName::Core as usize, world.stage(StageName::Core).await);
+    eventually("they are deleted", async || (world.number(outside).await == 0).then_some(())).await;
+    for store in ["inbound_raw", "ingested", "outbox", "egressed", "sent"] {
+        assert_eq!(world.number(&format!("select count(*) from trading.{store}")).await, 2, "{store}");
+    }
+    assert!(compared(&world, None).await.agrees);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn old_days_are_dropped_from_all_stores_at_once_and_none_that_has_anything_open() {
     let mut world = World::open().await;
@@ -244,15 +324,11 @@ async fn old_days_are_dropped_from_all_stores_at_once_and_none_that_has_anything
         "update trading.quarantine set first_seen = first_seen - interval '12 days'",
     )
     .await;
-    let restarted = async |world: &World, pipeline: &mut Vec<Process>| {
-        pipeline.remove(StageName::Core as usize).kill();
-        pipeline.insert(StageName::Core as usize, world.stage(StageName::Core).await);
-    };
     let days = "select count(*) from trading.days";
 
     // Twelve days ago there are a trade that waits and a message that nobody has dealt with.
     world.keep_days = NonZeroU16::new(7);
-    restarted(&world, &mut pipeline).await;
+    core_anew(&world, &mut pipeline).await;
     eventually("what was before is gone", async || (world.number(days).await == 12 + 8).then_some(())).await;
     let core = &pipeline[StageName::Core as usize];
     let overdue = async || metric(core, "store_days_overdue").await.filter(|days| *days > 0.0);
@@ -261,7 +337,7 @@ async fn old_days_are_dropped_from_all_stores_at_once_and_none_that_has_anything
     assert!(compared(&world, None).await.agrees);
 
     (world.keep_days, world.expire_after) = (None, NonZeroU16::new(1));
-    restarted(&world, &mut pipeline).await;
+    core_anew(&world, &mut pipeline).await;
     let waiting = "select count(*) from trading.trades where status = 'UNMATCHED'";
     eventually("nothing waits", async || (world.number(waiting).await == 0).then_some(())).await;
     world.nothing_is_on_its_way().await;
@@ -269,7 +345,7 @@ async fn old_days_are_dropped_from_all_stores_at_once_and_none_that_has_anything
 
     (world.keep_days, world.expire_after) = (NonZeroU16::new(7), None);
     let trades = world.number("select count(*) from trading.trades").await;
-    restarted(&world, &mut pipeline).await;
+    core_anew(&world, &mut pipeline).await;
     eventually("a week is kept", async || (world.number(days).await == 7 + 8).then_some(())).await;
     let left = "select store || '_' || suffix from trading.stores_by_day, trading.days order by 1";
     let parts = "select relname::text from pg_class where relnamespace = 'trading'::regnamespace and relispartition \

@@ -394,7 +394,7 @@ async fn what_was_lost_between_the_stages_is_replayed_in_both_applications_after
     let (status, answer) = both.settlement.hook(&core, "after-grant", epoch + 2).await;
     assert_eq!((status, &answer["did"]["replayed"]["to_ingestion"]), (200, &4.into()), "{answer}");
     let (status, answer) = both.settlement.hook(&core, "probe", epoch + 2).await;
-    let passed = serde_json::json!(["inbound", "ingestion", "core", "egress"]);
+    let passed = serde_json::json!(["inbound", "ingestion", "core", "egress", "outbound"]);
     assert_eq!((status, &answer["did"]["stages"]), (200, &passed), "{answer}");
     both.assert_conserved().await;
     assert_eq!(both.trading.texts("select distinct status from trading.trades").await, ["SETTLED"]);

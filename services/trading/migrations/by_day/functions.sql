@@ -190,6 +190,34 @@ begin
 end
 $$;
 
+-- Deletes what came for days before `limit_ms`, which were dropped: `most` rows in one transaction; how many. Anything open keeps
+-- it, as it keeps a day; both are seen by one statement, so what is decided meanwhile loses nothing.
+create function trading.delete_late_rows_until(limit_ms bigint, most integer) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+    store   trading.stores_by_day;
+    rest    name;
+    came    boolean;
+    deleted bigint := 0;
+    gone    bigint;
+begin
+    if not pg_try_advisory_xact_lock(29813, 0) then
+        return 0;
+    end if;
+    for store in select * from trading.stores_by_day order by 1 loop
+        rest := store.store || '_rest';
+        execute format('select exists (select from trading.%I where %I < $1)', rest, store.moment) into came using limit_ms;
+        continue when not came;
+        execute format('delete from trading.%1$I where trading.open_before($1) is null and ctid = any(array( '
+            'select ctid from trading.%1$I where %2$I < $1 limit $2))', rest, store.moment) using limit_ms, most - deleted;
+        get diagnostics gone = row_count;
+        deleted := deleted + gone;
+    end loop;
+    return deleted;
+end
+$$;
+
 -- What core calls. They run as the owner and take nothing that could reach further than their purpose. The short wait for
 -- each lock is for the stages, which wait behind it.
 create function trading.make_days() returns integer
@@ -211,6 +239,14 @@ begin
     end if;
     return query select * from trading.drop_day_until(
         trading.day_ms((clock_timestamp() at time zone 'UTC')::date - keep_days));
+end
+$$;
+
+create function trading.delete_late_rows() returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
+as $$
+begin
+    return trading.delete_late_rows_until((select since_ms from trading.kept), 5000);
 end
 $$;
 

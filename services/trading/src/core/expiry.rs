@@ -9,9 +9,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::ToSpan;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use matching::{Book, Digester, Identity, Known, Reason, Status, last_day};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -72,8 +72,7 @@ impl Expiry {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut gate = self.deps.gate.watch();
         while let Some(grant) = admitted(&mut gate, Needs::Core, &shutdown).await {
-            let today = clock::now().to_zoned(TimeZone::UTC).date();
-            if let Err(error) = self.look(&grant, today, &shutdown).await {
+            if let Err(error) = self.look(&grant, day_of(clock::now()), &shutdown).await {
                 self.deps.note(&error, &grant);
                 tracing::warn!(error = chain(&error), "waits that are over are not ended yet");
             }
@@ -121,6 +120,16 @@ const OVERDUE: &str = "select record, received_ms, trade_date, id, trade, tracep
      where status = 'UNMATCHED' and trade_date < $1 and (trade_date, id) > ($2, $3) \
      order by trade_date, id limit $4";
 
+/// The day of UTC in which a moment lies.
+fn day_of(now: Timestamp) -> Date {
+    now.to_zoned(TimeZone::UTC).date()
+}
+
+/// The earliest trade date of which trades still wait.
+fn first_that_waits(today: Date, days: NonZeroU16) -> Date {
+    today.saturating_sub(i64::from(days.get()).days())
+}
+
 /// Trades that wait and seem to have waited long enough, and where to go on after a full page.
 async fn overdue(
     unit: &Guarded<'_>,
@@ -128,9 +137,9 @@ async fn overdue(
     today: Date,
     (date, id): Place,
 ) -> Result<(Vec<Report<Trade>>, Option<Place>), DbError> {
-    let first_that_waits = today.saturating_sub(i64::from(days.get()).days());
+    let before = first_that_waits(today, days);
     let statement = unit.transaction().prepare_cached(OVERDUE).await?;
-    let rows = unit.transaction().query(&statement, &[&first_that_waits, &date, &id, &ROUND_LIMIT]).await?;
+    let rows = unit.transaction().query(&statement, &[&before, &date, &id, &ROUND_LIMIT]).await?;
     let (mut reports, mut last) = (Vec::new(), None);
     for row in &rows {
         last = Some((row.try_get("trade_date")?, row.try_get("id")?));
@@ -179,4 +188,38 @@ fn answer(report: &Report<Trade>, last_day: Date) -> Answer<Trade> {
     let over = last_day.tomorrow().ok().and_then(|day| TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).ok());
     let over_ms = over.map_or(report.received_ms, |over| over.as_millisecond());
     Answer { caused_ms: over_ms.max(report.received_ms), ..told(report, Status::Expired, description) }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    fn days(days: u16) -> NonZeroU16 {
+        NonZeroU16::new(days).unwrap()
+    }
+
+    #[test]
+    fn a_wait_ends_with_the_midnight_of_utc_after_its_last_day_and_not_a_moment_before() {
+        let traded = date(2026, 2, 9);
+        let over = |now: &str| traded < first_that_waits(day_of(now.parse().unwrap()), days(2));
+        let moments = ["2026-02-11T23:59:59.999Z", "2026-02-12T00:00:00Z"];
+        assert_eq!(moments.map(over), [false, true]);
+        let elsewhere = ["2026-02-12T08:59:59.999+09:00", "2026-02-11T16:00:00-08:00"];
+        assert_eq!(elsewhere.map(over), [false, true], "the same moments, as other clocks write them");
+    }
+
+    #[test]
+    fn the_trades_that_are_looked_for_are_those_whose_wait_the_book_ends() {
+        for traded in [date(2026, 2, 9), date(2028, 2, 28), date(2026, 12, 31)] {
+            for waits in [1, 2, 365].map(days) {
+                let last = last_day(traded, waits.get());
+                let around = [last.yesterday().unwrap(), last, last.tomorrow().unwrap()];
+                let looked_for = around.map(|today| traded < first_that_waits(today, waits));
+                assert_eq!(looked_for, around.map(|today| last < today), "{traded} for {waits} days");
+                assert_eq!(looked_for, [false, false, true], "{traded} for {waits} days");
+            }
+        }
+    }
 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::reconciling::{Found, Reconciling, SINCE};
 use super::replay::{self, Whose};
 use crate::reconcile::Since;
-use crate::{egress, names, outbound};
+use crate::{names, outbound};
 
 /// A hook answers within this time, whatever happens.
 const HOOK_DEADLINE: Duration = Duration::from_secs(25);
@@ -210,9 +210,8 @@ impl Hooks {
     async fn probe(&self, call: &Call) -> Result<Value, NotDone> {
         let grant = self.grant(call, Needs::Intake).await?;
         let probe = Uuid::new_v4();
-        let (first, last) = self.ends();
         let message = Outgoing {
-            exchange: first.to_owned(),
+            exchange: self.first_queue().to_owned(),
             body: json!({ "probe": probe, "run": call.run, "epoch": call.epoch }).to_string().into_bytes(),
             message_id: probe.to_string(),
             correlation_id: Some(probe.to_string()),
@@ -224,7 +223,7 @@ impl Hooks {
         let until = Instant::now() + SETTLE_DEADLINE;
         loop {
             let stages = self.stages_passed(probe).await?;
-            if let Some((_, epoch)) = stages.iter().find(|(stage, _)| stage == last) {
+            if let Some((_, epoch)) = stages.iter().find(|(stage, _)| stage == outbound::STAGE) {
                 let names: Vec<_> = stages.iter().map(|(stage, _)| stage.as_str()).collect();
                 return Ok(json!({ "probe": probe, "epoch": epoch, "stages": names }));
             }
@@ -236,11 +235,10 @@ impl Hooks {
         }
     }
 
-    /// The first queue, and the last stage that a probe passes: settlements leave the last queue at egress.
-    fn ends(&self) -> (&'static str, &'static str) {
+    fn first_queue(&self) -> &'static str {
         match self.whose {
-            Whose::TradeMatching { .. } => (names::IN, outbound::STAGE),
-            Whose::Settlement => (names::SETTLEMENT_IN, egress::STAGE),
+            Whose::TradeMatching { .. } => names::IN,
+            Whose::Settlement => names::SETTLEMENT_IN,
         }
     }
 

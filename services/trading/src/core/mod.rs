@@ -9,19 +9,18 @@ pub(crate) mod reconciling;
 pub(crate) mod relay;
 pub(crate) mod replay;
 pub(crate) mod returns;
+mod sides;
 pub(crate) mod tables;
 mod trades;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use jiff::civil::Date;
 use lapin::message::Delivery;
-use matching::{
-    Book, Decision, Difference, Digester, Identity, Known, Outcome, ReportError, Side, Status, Terms,
-};
+use matching::{Difference, Digester, Outcome, ReportError, Side, Status, Terms};
 use services_common::amqp::Outgoing;
 use services_common::gate::Needs;
 use services_common::postgres::{DbError, Guarded};
@@ -29,6 +28,8 @@ use services_common::stage::Stage;
 use services_common::trace::{TraceId, Traceparent};
 use tokio::sync::Notify;
 use uuid::Uuid;
+
+use sides::match_reports;
 
 use crate::envelope::{Decided, Parsed, Record, pack, unpack};
 use crate::ingestion::Content;
@@ -289,79 +290,6 @@ impl<C: Subject> Changes<C> {
             .chain(updated.map(|update| (update.trade_date, update.id.clone())))
             .collect()
     }
-}
-
-/// Applies the rules of matching to reports that came together, given all known ones that could matter.
-fn match_reports<C: Subject>(
-    digester: &mut Digester,
-    reports: Vec<Report<C>>,
-    known: Vec<(Report<C>, Status)>,
-    changes: &mut Changes<C>,
-) {
-    let mut by_identity: HashMap<Identity, Report<C>> = HashMap::new();
-    let mut stored: HashSet<Identity> = HashSet::new();
-    let mut entries = Vec::new();
-    for (report, status) in known {
-        // A stored report was validated before: its sender is a party.
-        let Ok(side) = report.content.side(digester) else { continue };
-        stored.insert(side.identity());
-        by_identity.insert(side.identity(), report);
-        entries.push(Known { side, status });
-    }
-    let mut book = Book::new(entries);
-    let mut counterparts: HashMap<Identity, String> = HashMap::new();
-    let mut fresh: HashSet<Identity> = HashSet::new();
-    for report in reports {
-        let Ok(side) = report.content.side(digester) else { continue };
-        let identity = side.identity();
-        match book.take(side) {
-            Decision::Repeat => {
-                changes.repeated.push(report);
-                continue;
-            }
-            Decision::Refused(why) => {
-                let refusal = not_taken(&report.content, why);
-                changes.answers.push(refused_report(&report, &refusal));
-                changes.repeated.push(report.clone());
-                changes.refused.push((report, refusal.code));
-                continue;
-            }
-            Decision::Cancelled(_) => changes.answers.push(cancelled(&report)),
-            Decision::Open(_) => {}
-            Decision::Paired { counterpart, outcome, .. } => {
-                let other = by_identity.get(&counterpart);
-                let caused_ms =
-                    other.map_or(report.received_ms, |other| other.received_ms.max(report.received_ms));
-                changes.answers.push(answer(&report, outcome, caused_ms));
-                if let Some(other) = other {
-                    changes.answers.push(answer(other, outcome, caused_ms));
-                    counterparts.insert(identity, other.content.key().1);
-                    counterparts.insert(counterpart, report.content.key().1);
-                }
-            }
-        }
-        by_identity.insert(identity, report);
-        fresh.insert(identity);
-    }
-    // One that was replaced is written as a whole.
-    for identity in stored.into_iter().filter(|identity| !fresh.contains(identity)) {
-        let (Some(counterpart), Some(status)) = (counterparts.remove(&identity), book.status(identity))
-        else {
-            continue;
-        };
-        if let Some(Report { content, .. }) = by_identity.get(&identity) {
-            let (trade_date, id) = content.key();
-            let counterpart = Some(counterpart);
-            changes.updated.push(Update { trade_date, id, status: status.word(), counterpart });
-        }
-    }
-    changes.updated.sort();
-    for identity in fresh {
-        if let (Some(report), Some(status)) = (by_identity.remove(&identity), book.status(identity)) {
-            changes.new.push((report, status, counterparts.remove(&identity)));
-        }
-    }
-    changes.new.sort_by_cached_key(|(report, ..)| report.content.key());
 }
 
 fn answer<C: Subject>(report: &Report<C>, outcome: Outcome, caused_ms: i64) -> Answer<C> {

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use super::*;
 use crate::envelope::Emitted;
 use crate::message::{Trade, json};

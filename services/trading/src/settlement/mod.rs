@@ -11,6 +11,7 @@ mod message;
 pub(crate) mod outgoing;
 mod pairing;
 pub mod parse;
+pub(crate) mod probing;
 pub(crate) mod resend;
 pub(crate) mod returning;
 #[cfg(test)]
