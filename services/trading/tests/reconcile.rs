@@ -209,6 +209,13 @@ async fn another_content_or_status_under_the_same_id_is_told() {
         (Job::EgressOutbound, "sent", "body = replace(body, '18.5', '18.6') where id like '%-1'", 2),
         (Job::EgressOutbound, "sent", "status = 'MATCHED' where id like '%-2'", 2),
         (Job::EgressOutbound, "sent", "id = 'nobody' where id like '%-6'", 1),
+        (
+            Job::EgressOutbound,
+            "sent",
+            "body = (select body from trading.sent as other where other.id like '%-1' and other.id <> sent.id) \
+             where id like '%-1'",
+            2,
+        ),
     ];
     for (job, table, change, differ) in changes {
         damage(&world, table, &format!("create table kept as select * from trading.{table}")).await;

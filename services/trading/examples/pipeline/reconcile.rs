@@ -14,8 +14,8 @@ use crate::servers::{PATIENCE, Pipeline, REGION, Servers};
 
 /// Rows taken away behind each boundary: as many as a comparison names.
 const GONE: i64 = 20;
-/// Rows that are replayed: as many as one round of a replay sends.
-const REPLAYED: i64 = 2_000;
+/// Rows that are replayed: ten rounds of a replay.
+const REPLAYED: i64 = 20_000;
 const GOAL_OF_SCANS: f64 = 1.5;
 const GOAL_OF_REPLAY: f64 = 3.0;
 

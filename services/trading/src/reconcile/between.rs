@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::finding::Comparison;
 use super::peer::{self, Peer};
 use super::snapshot::{Pages, Snapshot};
+use super::sums::group;
 use super::{Job, Plan, ReconcileError};
 use crate::ids;
 use crate::ingestion::Content;
@@ -45,15 +46,13 @@ fn taken(line: &Line) -> String {
     )
 }
 
-/// The first twelve bits.
-const BUCKET: &str = "get_byte(uuid_send(record), 0) * 16 + get_byte(uuid_send(record), 1) / 16";
-
 /// Numbers of the records and of their bytes, added up: equal for equal sets, whatever their order.
 fn sums(of: &str) -> String {
     let number =
         |column| format!("sum(('x' || left(encode(uuid_send({column}), 'hex'), 15))::bit(60)::bigint)");
     format!(
-        "select {BUCKET} as bucket, count(*) || ' ' || {} || ' ' || {} as sums from ({of}) as all_of_them group by 1",
+        "select {} as bucket, count(*) || ' ' || {} || ' ' || {} as sums from ({of}) as all_of_them group by 1",
+        group("record"),
         number("record"),
         number("content")
     )
@@ -61,7 +60,8 @@ fn sums(of: &str) -> String {
 
 fn rows_in(of: &str) -> String {
     format!(
-        "select record, message_id, content from ({of}) as all_of_them where {BUCKET} = any($2) order by record"
+        "select record, message_id, content from ({of}) as all_of_them where {} = any($2) order by record",
+        group("record")
     )
 }
 

@@ -23,7 +23,7 @@ fn decided() -> String {
          left join trading.egressed on egressed.message_id = outbox.message_id and egressed.caused_ms = outbox.caused_ms \
             and egressed.caused_ms >= {ANSWERED_SINCE} \
          left join trading.unanswered on unanswered.message_id = outbox.message_id \
-         where {} order by outbox.message_id",
+         where {}",
         given_to_relay()
     )
 }

@@ -1,19 +1,22 @@
-//! Egress's answers against what the outbound gateway has sent. Both keep the same bytes, so the server compares.
+//! Egress's answers against what the outbound gateway has sent. Both keep the same bytes, so the server compares: sums first,
+//! and rows where those differ.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{ANSWERED_SINCE, Job, ReconcileError};
+use super::{ANSWERED_SINCE, Job, ReconcileError, sums};
 use crate::envelope::{Emitted, Record};
 use crate::message::Response;
 use crate::{egress, ids, outbound};
 
-fn count() -> String {
+/// What a window has of one of the two stores.
+fn numbered(store: &str) -> String {
     format!(
-        "select count(*) from trading.egressed \
-         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= {ANSWERED_SINCE}"
+        "select message_id as id, {} as number from {store} \
+         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= $2::bigint",
+        sums::number("message_id", "caused_ms", &["id", "status", "body"])
     )
 }
 
@@ -21,11 +24,12 @@ fn different() -> String {
     format!(
         "select egressed.message_id, egressed.id, egressed.status, egressed.body, egressed.caused_ms, \
             sent.message_id is null as absent, sent.status is distinct from egressed.status as other_status, \
-            egressed.at > now() - make_interval(secs => $2) as young \
+            egressed.at > now() - make_interval(secs => $4) as young \
          from trading.egressed \
          left join trading.sent on sent.message_id = egressed.message_id and sent.caused_ms = egressed.caused_ms \
-            and sent.caused_ms >= {ANSWERED_SINCE} \
+            and sent.caused_ms >= {ANSWERED_SINCE} and sent.message_id between $2::uuid and $3::uuid \
          where egressed.at >= to_timestamp($1::bigint / 1000.0) and egressed.caused_ms >= {ANSWERED_SINCE} \
+           and egressed.message_id between $2::uuid and $3::uuid \
            and (sent.id, sent.status, sent.body) is distinct from (egressed.id, egressed.status, egressed.body) \
          order by egressed.message_id"
     )
@@ -35,21 +39,39 @@ fn answers_ahead() -> String {
     format!(
         "select message_id, id, status, body, caused_ms from trading.sent \
          where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= {ANSWERED_SINCE} \
+           and message_id between $2::uuid and $3::uuid \
            and not exists (select from trading.egressed \
                 where egressed.message_id = sent.message_id and egressed.caused_ms = sent.caused_ms \
-                  and egressed.caused_ms >= {ANSWERED_SINCE})"
+                  and egressed.caused_ms >= {ANSWERED_SINCE} \
+                  and egressed.message_id between $2::uuid and $3::uuid)"
     )
 }
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
     let mut comparison = Comparison::new(Job::EgressOutbound);
-    comparison.compared = snapshot.count(&count()).await?;
-    let mut pages = snapshot.pages(&different(), true).await?;
+    let summed = sums::compare(snapshot, &numbered("trading.egressed"), &numbered("trading.sent")).await?;
+    comparison.compared = summed.before;
+    for range in summed.differing {
+        behind(snapshot, &mut comparison, range).await?;
+        ahead(snapshot, &mut comparison, range).await?;
+    }
+    Ok(comparison)
+}
+
+/// First and last message id.
+type Range = (Uuid, Uuid);
+
+async fn behind(
+    snapshot: &Snapshot<'_>,
+    comparison: &mut Comparison,
+    range: Range,
+) -> Result<(), ReconcileError> {
+    let mut pages = snapshot.pages_of(&different(), range, true).await?;
     while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {
-            absent.extend(judge(row, &mut comparison).map_err(snapshot.unreadable())?);
+            absent.extend(judge(row, comparison).map_err(snapshot.unreadable())?);
         }
         let apart = snapshot.set_apart(&digests(outbound::STAGE, &absent)).await?;
         for answer in &absent {
@@ -61,8 +83,7 @@ pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, Recon
             }
         }
     }
-    ahead(snapshot, &mut comparison).await?;
-    Ok(comparison)
+    Ok(())
 }
 
 /// An answer as a store keeps it.
@@ -117,8 +138,12 @@ fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Answer>, tokio
     Ok(None)
 }
 
-async fn ahead(snapshot: &Snapshot<'_>, comparison: &mut Comparison) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages(&answers_ahead(), false).await?;
+async fn ahead(
+    snapshot: &Snapshot<'_>,
+    comparison: &mut Comparison,
+    range: Range,
+) -> Result<(), ReconcileError> {
+    let mut pages = snapshot.pages_of(&answers_ahead(), range, false).await?;
     while let Some(page) = pages.next().await? {
         let sent: Result<Vec<Answer>, _> = page.iter().map(Answer::read).collect();
         let sent = sent.map_err(snapshot.unreadable())?;

@@ -32,7 +32,7 @@ fn stored(line: &Line) -> String {
          from {raw} as raw \
          {} {} \
          left join {pending} as pending on pending.record = raw.record \
-         where raw.received_ms >= $1 order by raw.record",
+         where raw.received_ms >= $1",
         behind("ingested", ingested),
         behind("nacks", nacks)
     )

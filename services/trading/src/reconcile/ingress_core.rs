@@ -205,8 +205,8 @@ async fn unknown_reports<C: Compared>(
                     format!("{id} was paired and told, and is not in {table}: restore the row, replay cannot")
                 });
             } else {
-                comparison
-                    .missing(record, || format!("{id} is neither in {} nor in trading.conflicts", C::TABLE));
+                let what = || format!("{id} is neither in {} nor in trading.conflicts", C::TABLE);
+                comparison.missing_with(report.content.key(), record, what);
             }
         }
     }

@@ -20,6 +20,7 @@ mod replay;
 mod report;
 mod return_core;
 mod snapshot;
+mod sums;
 
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ pub struct Window {
 pub struct Replaying {
     /// The region's broker, as core's user.
     pub broker: BrokerConfig,
-    /// How long one round waits for what it sent to arrive.
+    /// How long a replay goes on in which nothing of what it sent arrives.
     pub wait: Duration,
     /// Who runs it, for the audit row.
     pub by: String,
@@ -290,7 +291,8 @@ impl Run<'_> {
         }
     }
 
-    /// Sends again what is missing and compares anew, as long as that brings something downstream.
+    /// Sends again what is missing, in rounds, and compares anew after the last one, as long as that brings something
+    /// downstream.
     async fn repair(
         &mut self,
         job: Job,
@@ -302,12 +304,11 @@ impl Run<'_> {
         let audit = Audit::begin(replayer.database, replayer.grant, by, &comparison).await?;
         let (mut replayed, mut left) = (0, found);
         while !comparison.replayable.is_empty() {
-            let sent = replayer.send(job, &comparison.replayable).await?;
-            replayed += sent.len() as u64;
-            let not_arrived = replayer.arrived(job, &sent).await?;
+            let sent = replayer.send(job, std::mem::take(&mut comparison.replayable)).await?;
+            replayed += sent.records;
             comparison = self.compare(job).await?;
             // What was put on its way again may look young.
-            let now = comparison.missing.count.max(not_arrived);
+            let now = comparison.missing.count.max(sent.not_arrived);
             let progress = now < left;
             left = now;
             if !progress {

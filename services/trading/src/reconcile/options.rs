@@ -61,7 +61,7 @@ pub struct ReconcileArgs {
     /// lease: for a schedule that runs in both regions
     #[arg(long)]
     only_where_active: bool,
-    /// Seconds that one round of --replay waits for what it sent to arrive
+    /// Seconds for which --replay waits while nothing of what it sent arrives
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
     wait: u32,
     /// Who runs it, for the audit row; the database role if not given

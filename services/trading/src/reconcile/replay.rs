@@ -7,9 +7,10 @@ use jiff::civil::Date;
 use services_common::amqp::{Broker, Outgoing};
 use services_common::postgres::{Database, DbError, Grant, Guarded};
 use tokio::time::sleep;
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use super::finding::Replayable;
 use super::made::Makes;
 use super::{Job, Plan, ReconcileError, egress_outbound};
 use crate::core::replay::{Onward, read};
@@ -22,7 +23,12 @@ use crate::settlement::{Back, Settlement};
 use crate::trace;
 
 /// Pause between two looks at what has arrived.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Records that are read, and are in memory, at one time.
+const ROUND: usize = 2_000;
+/// The next round is sent while no more than this is on its way: the stage always has something to do, and its queue stays
+/// short.
+const ON_ITS_WAY: usize = 2 * ROUND;
 
 fn raw_query(line: &Line) -> String {
     format!(
@@ -82,7 +88,7 @@ pub(super) struct Replayer<'a> {
     pub(super) database: &'a Database,
     pub(super) broker: &'a Broker,
     pub(super) grant: &'a Grant,
-    /// Longest wait for what was sent again to arrive.
+    /// Longest time in which nothing of what was sent again arrives.
     pub(super) wait: Duration,
     pub(super) plan: &'a Plan,
 }
@@ -90,9 +96,62 @@ pub(super) struct Replayer<'a> {
 /// What is to arrive, and the messages that bring it.
 type Sending = (Vec<Uuid>, Vec<Outgoing>);
 
+/// What became of records that were sent again.
+pub(super) struct Sent {
+    /// How many records are to arrive.
+    pub(super) records: u64,
+    /// How many of them were not downstream when the wait was over.
+    pub(super) not_arrived: u64,
+}
+
+/// What goes in one round. What has the same key is never parted.
+fn rounds(mut replayable: Vec<Replayable>) -> Vec<Vec<Uuid>> {
+    replayable.sort_unstable();
+    replayable.dedup();
+    let mut rounds: Vec<Vec<Uuid>> = Vec::new();
+    for together in replayable.chunk_by(Replayable::is_with) {
+        let records = together.iter().map(|one| one.record);
+        match rounds.last_mut() {
+            Some(round) if round.len() + together.len() <= ROUND => round.extend(records),
+            Some(_) | None => rounds.push(records.collect()),
+        }
+    }
+    rounds
+}
+
 impl Replayer<'_> {
-    /// Sends these records again; names what is to arrive downstream.
-    pub(super) async fn send(&self, job: Job, missing: &[Uuid]) -> Result<Vec<Uuid>, ReconcileError> {
+    /// Sends these records again, each round while earlier ones arrive, until all are downstream or nothing arrives any more.
+    pub(super) async fn send(&self, job: Job, replayable: Vec<Replayable>) -> Result<Sent, ReconcileError> {
+        let there = match &self.plan.peer {
+            Some(peer) if job.is_between() => Some(peer.connect().await?),
+            Some(_) | None => None,
+        };
+        let query = not_arrived(job);
+        let mut rounds = rounds(replayable).into_iter();
+        let (mut records, mut on_its_way) = (0, Vec::new());
+        let mut until = Instant::now() + self.wait;
+        loop {
+            let next = if on_its_way.len() <= ON_ITS_WAY { rounds.next() } else { None };
+            if let Some(round) = next {
+                let sent = self.round(job, &round).await?;
+                records += sent.len() as u64;
+                on_its_way.extend(sent);
+                until = Instant::now() + self.wait;
+            } else if on_its_way.is_empty() || Instant::now() > until {
+                return Ok(Sent { records, not_arrived: on_its_way.len() as u64 });
+            } else {
+                sleep(LOOK_INTERVAL).await;
+            }
+            let left = self.not_arrived(job, there.as_ref(), &query, &on_its_way).await?;
+            if left.len() < on_its_way.len() {
+                until = Instant::now() + self.wait;
+            }
+            on_its_way = left;
+        }
+    }
+
+    /// Sends one round; names what is to arrive downstream.
+    async fn round(&self, job: Job, missing: &[Uuid]) -> Result<Vec<Uuid>, ReconcileError> {
         let (sent, messages) = match job {
             Job::InboundIngress => self.raw::<Trade>(missing).await?,
             Job::ReturnInboundIngress => self.raw::<Back>(missing).await?,
@@ -186,31 +245,24 @@ impl Replayer<'_> {
         Ok((numbers(&records), pack(names::OUTBOUND, &records, self.grant)))
     }
 
-    /// Waits until all of these are downstream; answers how many are not when the wait is over.
-    pub(super) async fn arrived(&self, job: Job, sent: &[Uuid]) -> Result<u64, ReconcileError> {
-        let until = Instant::now() + self.wait;
-        let there = match &self.plan.peer {
-            Some(peer) if job.is_between() => Some(peer.connect().await?),
-            Some(_) | None => None,
-        };
-        let query = not_arrived(job);
-        loop {
-            let row = match &there {
-                Some(there) => {
-                    let failed = |source| ReconcileError::Read { job, source };
-                    there.query_one(&query, &[&sent]).await.map_err(failed)?
-                }
-                None => {
-                    let connection = self.database.connection().await?;
-                    connection.query_one(&query, &[&sent]).await.map_err(DbError::from)?
-                }
-            };
-            let left: i64 = row.try_get(0).map_err(DbError::from)?;
-            if left == 0 || Instant::now() > until {
-                return Ok(left.unsigned_abs());
+    /// Those of the ids that are not downstream yet.
+    async fn not_arrived(
+        &self,
+        job: Job,
+        there: Option<&Client>,
+        query: &str,
+        ids: &[Uuid],
+    ) -> Result<Vec<Uuid>, ReconcileError> {
+        let rows = match there {
+            Some(there) => {
+                there.query(query, &[&ids]).await.map_err(|source| ReconcileError::Read { job, source })?
             }
-            sleep(LOOK_INTERVAL).await;
-        }
+            None => {
+                let connection = self.database.connection().await?;
+                connection.query(query, &[&ids]).await.map_err(DbError::from)?
+            }
+        };
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(DbError::from)?)
     }
 }
 
@@ -228,17 +280,17 @@ fn what_follows<C: Makes>(decided: &Record<Decided<C>>) -> Vec<Uuid> {
     C::made(decided).iter().map(|made| made.message_id).collect()
 }
 
-/// How many of the given ones are not downstream yet.
+/// Which of the given ones are not downstream yet.
 fn not_arrived(job: Job) -> String {
     let in_none_of = |tables: &[&str], key: &str| {
         let none: Vec<String> = tables
             .iter()
             .map(|table| format!("not exists (select from {table} as there where there.{key} = given.id)"))
             .collect();
-        format!("select count(*) from unnest($1::uuid[]) as given (id) where {}", none.join(" and "))
+        format!("select given.id from unnest($1::uuid[]) as given (id) where {}", none.join(" and "))
     };
     let ingested = |line: &Line| in_none_of(&[line.ingested, line.nacks], "record");
-    let decided = |line: &Line| format!("select count(*) from {} where record = any($1)", line.pending);
+    let decided = |line: &Line| format!("select record from {} where record = any($1)", line.pending);
     match job {
         Job::InboundIngress => ingested(&Trade::LINE),
         Job::ReturnInboundIngress => ingested(&Back::LINE),
@@ -288,4 +340,37 @@ fn without_replaced<C: Subject>(found: Vec<Stored<C>>) -> Vec<Record<Parsed<C>>>
         .filter(|(record, pending)| *pending || holds(record))
         .map(|(record, _)| record)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Comparison;
+    use super::*;
+
+    #[test]
+    fn no_round_parts_what_has_one_key_and_none_sends_a_record_twice() {
+        let mut comparison = Comparison::new(Job::IngressCore);
+        let (keys, versions) = (ROUND, 3);
+        let key_of: HashMap<Uuid, usize> =
+            (0..keys * versions).map(|number| (Uuid::new_v4(), number % keys)).collect();
+        for _ in 0..2 {
+            for (record, key) in &key_of {
+                comparison.missing_with(key, *record, String::new);
+            }
+        }
+        let rounds = rounds(comparison.replayable);
+        let mut round_of = HashMap::new();
+        for (number, round) in rounds.iter().enumerate() {
+            assert!(round.len() <= ROUND, "{} records in one round", round.len());
+            for record in round {
+                assert_eq!(
+                    *round_of.entry(key_of[record]).or_insert(number),
+                    number,
+                    "its key is in two rounds"
+                );
+            }
+        }
+        assert!(rounds.len() > versions - 1);
+        assert_eq!(rounds.iter().map(Vec::len).sum::<usize>(), keys * versions);
+    }
 }

@@ -8,12 +8,15 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel, Portal, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Job, ReconcileError, Window};
+use super::{ANSWERED_SINCE, Job, ReconcileError, Window};
 
 /// Rows that are in memory at one time.
-const PAGE: i32 = 200;
+const PAGE: i32 = 500;
 /// Longest comparison of one boundary. A snapshot keeps the server from cleaning up, so it must end.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// The plans of these few large queries: joins of whole stores by hashes in memory, and no time for compiling.
+const PLANS: &str = "set local work_mem = '64MB'; set local jit = off";
 
 /// The mark never lies in the earliest day that is kept after others were dropped: what is behind a boundary there may follow
 /// from what is no more. Queries look one day further back than the mark for what something since the mark follows from.
@@ -53,6 +56,7 @@ impl<'a> Snapshot<'a> {
         let begin =
             client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
         let transaction = begin.start().await.map_err(&failed)?;
+        transaction.batch_execute(PLANS).await.map_err(&failed)?;
         let now = "select pg_is_in_recovery(), (extract(epoch from now()) * 1000)::bigint";
         let row = transaction.query_one(now, &[]).await.map_err(&failed)?;
         if row.try_get(0).map_err(&failed)? {
@@ -92,6 +96,20 @@ impl<'a> Snapshot<'a> {
         Ok(Pages { snapshot: self, portal: Some(portal.map_err(failed(self.job))?) })
     }
 
+    /// The result of a query whose $1 is the mark, $2 and $3 the first and the last id of a range and, where `with_grace`,
+    /// $4 the grace in seconds.
+    pub(super) async fn pages_of(
+        &self,
+        query: &str,
+        (first, last): (Uuid, Uuid),
+        with_grace: bool,
+    ) -> Result<Pages<'_>, ReconcileError> {
+        let values: [&(dyn ToSql + Sync); 4] = [&self.since_ms, &first, &last, &self.grace_seconds];
+        let values = if with_grace { &values[..] } else { &values[..3] };
+        let portal = self.transaction.bind(query, values).await.map_err(failed(self.job))?;
+        Ok(Pages { snapshot: self, portal: Some(portal) })
+    }
+
     /// Looks at each row of such a result.
     pub(super) async fn each(
         &self,
@@ -104,6 +122,21 @@ impl<'a> Snapshot<'a> {
             page.iter().try_for_each(&mut look).map_err(failed(self.job))?;
         }
         Ok(())
+    }
+
+    /// Two numbers of sums. $1 is the mark and $2 the earliest time of answers to look at: the server knows both before it
+    /// plans.
+    pub(super) async fn summed(&self, query: &str) -> Result<(i64, Vec<i32>), ReconcileError> {
+        let failed = failed(self.job);
+        let answered = format!("select {ANSWERED_SINCE}");
+        let row = self.transaction.query_one(&answered, &[&self.since_ms]).await.map_err(&failed)?;
+        let answered_ms: i64 = row.try_get(0).map_err(&failed)?;
+        // There are few groups, which the planner cannot know: it would sort all rows.
+        self.transaction.batch_execute("set local enable_sort = off").await.map_err(&failed)?;
+        let row =
+            self.transaction.query_one(query, &[&self.since_ms, &answered_ms]).await.map_err(&failed)?;
+        self.transaction.batch_execute("set local enable_sort = on").await.map_err(&failed)?;
+        Ok((row.try_get(0).map_err(&failed)?, row.try_get(1).map_err(&failed)?))
     }
 
     /// A count whose $1 is the mark.
