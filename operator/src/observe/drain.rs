@@ -184,12 +184,12 @@ mod tests {
         let zero = || sample(&[Some(0)]);
         let at = |seconds, found| samples.checked("u", true, found, start + DEADLINE * seconds, DEADLINE);
         at(0, zero());
-        assert_eq!(at(2, zero()), zero());
-        assert_ne!(at(5, zero()), zero(), "a break of three deadlines");
-        assert_eq!(at(6, zero()), zero());
+        assert_eq!(at(4, zero()), zero());
+        assert_ne!(at(9, zero()), zero(), "a break of five deadlines");
+        assert_eq!(at(10, zero()), zero());
         for seen in [Some(4), None] {
-            assert_eq!(at(7, sample(&[seen])), sample(&[seen]), "what is not zero is told as it is");
-            assert_ne!(at(7, zero()), zero(), "even if the record of it was lost");
+            assert_eq!(at(11, sample(&[seen])), sample(&[seen]), "what is not zero is told as it is");
+            assert_ne!(at(11, zero()), zero(), "even if the record of it was lost");
         }
     }
 

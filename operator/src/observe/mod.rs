@@ -15,8 +15,7 @@ use crds::TradingRegion;
 use jiff::SignedDuration;
 use kube::ResourceExt;
 use region_plan::{
-    Broker, ControlKey, ControlState, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId,
-    SideReport, World,
+    Broker, ControlState, Fact, Fresh, GlobalDatabase, GrantId, Intent, Region, RunId, SideReport, World,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
