@@ -16,7 +16,8 @@ BEGIN
     IF NOT pg_has_role(current_user, 'region_owner', 'SET') THEN
         EXECUTE format('GRANT region_owner TO %I', current_user);
     END IF;
-    -- The fence, which runs as the owner, sees and ends the sessions that stand in its way.
+    -- The fence, which runs as the owner, sees and ends the sessions that stand in its way. Who looks for what holds a fence up does
+    -- so as the operator's role, which sees them too.
     FOR wanted IN
         SELECT predefined FROM unnest(ARRAY['pg_monitor', 'pg_signal_backend']) AS predefined
     LOOP
@@ -24,6 +25,12 @@ BEGIN
             EXECUTE format('GRANT %I TO region_owner', wanted.predefined);
         END IF;
     END LOOP;
+    IF NOT pg_has_role('region_operator', 'pg_monitor', 'USAGE') THEN
+        GRANT pg_monitor TO region_operator;
+    END IF;
+    IF pg_has_role('region_operator', 'pg_signal_backend', 'USAGE') THEN
+        REVOKE pg_signal_backend FROM region_operator;
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'region') THEN
         CREATE SCHEMA region AUTHORIZATION region_owner;
     END IF;

@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 struct Held {
     by: Option<String>,
     epoch: String,
+    /// Whose server takes writes.
+    writer: Region,
 }
 
 /// The columns of one cluster.
@@ -76,7 +78,9 @@ async fn kubectl_get_tells_the_truth_in_both_clusters_at_each_moment_of_a_switch
 /// A name and an epoch must be those of a holder; neither a name nor `Ready` may be shown while nobody ever held.
 fn is_true(shown: &Shown, recent: &[Option<&Held>]) -> bool {
     let known = || recent.iter().copied().flatten();
-    let unknown = recent.contains(&None);
+    // Between two servers that took writes there was a time in which none did, even if no sample hit it.
+    let writers: Vec<Region> = known().map(|held| held.writer).collect();
+    let unknown = recent.contains(&None) || writers.windows(2).any(|pair| pair[0] != pair[1]);
     let active = match shown.active.as_str() {
         "" => unknown || known().any(|held| held.by.is_none()),
         name => known().any(|held| held.by.as_deref() == Some(name)),
@@ -118,7 +122,11 @@ fn held(facts: &Facts) -> Option<Held> {
         let database = Database::new(&lab, Application::TradeMatching, region, &facts.credentials).ok()?;
         let row = database.sql(&sql).ok()?;
         let (holder, epoch) = row.split_once('|')?;
-        Some(Held { by: (!holder.is_empty()).then(|| holder.to_owned()), epoch: epoch.to_owned() })
+        Some(Held {
+            by: (!holder.is_empty()).then(|| holder.to_owned()),
+            epoch: epoch.to_owned(),
+            writer: region,
+        })
     })
 }
 

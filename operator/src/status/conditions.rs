@@ -48,7 +48,12 @@ fn ready(inputs: &Inputs<'_>) -> Said {
         Phase::WaitForUser => return said(State::False, reason::WAIT_FOR_USER, &plan.reason),
         Phase::Releasing => return said(State::False, reason::RELEASING, &plan.reason),
         // Without a run it starts again because something about the lease is wrong: that is what has to be told.
-        Phase::Unknown => return lease_held(inputs),
+        // A row that was read, and is too old to decide on, tells nobody that the application is served.
+        Phase::Unknown => {
+            let lease = lease_held(inputs);
+            let known = matches!(lease.state, State::True);
+            return if known { said(State::Unknown, reason::UNKNOWN, &plan.reason) } else { lease };
+        }
         Phase::Starting if inputs.side.open_run().is_none() => {
             let lease = lease_held(inputs);
             let opens = || said(State::False, reason::RUN_OPEN, &plan.reason);

@@ -135,6 +135,15 @@ fn a_holder_that_starts_again_without_a_run_tells_what_is_wrong_with_its_lease()
 }
 
 #[test]
+fn a_lease_row_that_is_too_old_to_decide_on_makes_nothing_ready() {
+    let mut scene = scene();
+    scene.plan.phase = Phase::Unknown;
+    assert_eq!(scene.says(READY), word("Unknown", "Unknown"));
+    scene.world.lease = Fact::unknown("no answer");
+    assert_eq!(scene.says(READY), word("Unknown", "Unknown"));
+}
+
+#[test]
 fn an_expired_lease_is_not_ready() {
     let mut scene = scene();
     scene.world.lease = Fact::known(Some(lease(Validity::Expired)), at(100));

@@ -191,7 +191,8 @@ end
 $$;
 
 -- Deletes what came for days before `limit_ms`, which were dropped: `most` rows in one transaction; how many. Anything open keeps
--- it, as it keeps a day; both are seen by one statement, so what is decided meanwhile loses nothing.
+-- it, as it keeps a day; both are seen by one statement, so what is decided meanwhile loses nothing. Inbound gives a message the
+-- time of its own clock: such a time in its store is of a clock that is wrong, and the message may be new, so then all stay.
 create function trading.delete_late_rows_until(limit_ms bigint, most integer) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -205,6 +206,13 @@ begin
     if not pg_try_advisory_xact_lock(29813, 0) then
         return 0;
     end if;
+    for store in select * from trading.stores_by_day as by_day where by_day.store in ('inbound_raw', 'returned_raw') loop
+        execute format('select exists (select from trading.%I where %I < $1)', store.store || '_rest', store.moment)
+            into came using limit_ms;
+        if came then
+            return 0;
+        end if;
+    end loop;
     for store in select * from trading.stores_by_day order by 1 loop
         rest := store.store || '_rest';
         execute format('select exists (select from trading.%I where %I < $1)', rest, store.moment) into came using limit_ms;

@@ -23,7 +23,7 @@ use crate::reconcile::{self, Job, Place, Plan, Report, Since, Window};
 pub(super) const SINCE: Since = Since(Some(Duration::from_secs(3_600)));
 /// Once the intake is open, what is younger than this is on its way; before that nothing is.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long one round of a replay waits for what it sent to arrive.
+/// How long a replay goes on in which nothing of what it sent arrives.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// How long all boundaries together may take: before the intake opens customers wait for it. What was not looked at by then

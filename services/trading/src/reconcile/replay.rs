@@ -29,6 +29,8 @@ const ROUND: usize = 2_000;
 /// The next round is sent while no more than this is on its way: the stage always has something to do, and its queue stays
 /// short.
 const ON_ITS_WAY: usize = 2 * ROUND;
+/// Ids in one question whether they have arrived: each is looked for in every day that is kept, within the few seconds of a statement.
+const LOOKED_FOR: usize = 500;
 
 fn raw_query(line: &Line) -> String {
     format!(
@@ -253,16 +255,23 @@ impl Replayer<'_> {
         query: &str,
         ids: &[Uuid],
     ) -> Result<Vec<Uuid>, ReconcileError> {
-        let rows = match there {
-            Some(there) => {
-                there.query(query, &[&ids]).await.map_err(|source| ReconcileError::Read { job, source })?
+        let mut left = Vec::new();
+        for some in ids.chunks(LOOKED_FOR) {
+            let rows = match there {
+                Some(there) => there
+                    .query(query, &[&some])
+                    .await
+                    .map_err(|source| ReconcileError::Read { job, source })?,
+                None => {
+                    let connection = self.database.connection().await?;
+                    connection.query(query, &[&some]).await.map_err(DbError::from)?
+                }
+            };
+            for row in &rows {
+                left.push(row.try_get(0).map_err(DbError::from)?);
             }
-            None => {
-                let connection = self.database.connection().await?;
-                connection.query(query, &[&ids]).await.map_err(DbError::from)?
-            }
-        };
-        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(DbError::from)?)
+        }
+        Ok(left)
     }
 }
 
