@@ -77,7 +77,7 @@ async fn a_counterpart_that_comes_as_the_wait_ends_finds_the_trade_waiting_or_ex
     let mut world = World::open().await;
     let mut pipeline = world.pipeline().await;
     let publish = async |sender| {
-        let channel = support::broker_config(&world.name, "customer").connect().await.unwrap();
+        let channel = support::connected(&world.name, "customer").await;
         let channel = channel.create_channel().await.unwrap();
         for number in 1..=TRADES {
             let (id, body) = report(sender, number, "18.5", 1, "Unmatched");

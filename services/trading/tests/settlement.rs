@@ -35,7 +35,7 @@ async fn customer(world: &World, ledger: &SharedLedger, rate: f64, seconds: u64,
 
 /// Enters what is left in the customers' queue into the customer's books, until they hold as many answers as were sent.
 async fn read_the_rest(world: &World, ledger: &SharedLedger) -> Verdict {
-    let connection = support::broker_config(&world.name, "answers").connect().await.unwrap();
+    let connection = support::connected(&world.name, "answers").await;
     let channel = connection.create_channel().await.unwrap();
     let options = BasicConsumeOptions::default();
     let mut answers =

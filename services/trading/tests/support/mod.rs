@@ -67,6 +67,12 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
     }
 }
 
+/// A connection of a user of the broker, which under the load of tests beside it may take more than one attempt.
+pub async fn connected(virtual_host: &str, name: &str) -> lapin::Connection {
+    let config = broker_config(virtual_host, name);
+    eventually("the broker takes a connection", async || config.connect().await.ok()).await
+}
+
 /// A stage in a runtime of its own, so that it can be killed as a process would be.
 pub struct Process {
     runtime: Option<tokio::runtime::Runtime>,
@@ -290,7 +296,7 @@ impl World {
     }
 
     pub async fn publish_to(&self, exchange: &str, correlation_id: Option<&str>, body: &[u8]) {
-        let connection = broker_config(&self.name, "by hand").connect().await.unwrap();
+        let connection = connected(&self.name, "by hand").await;
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let mut properties = BasicProperties::default();
@@ -323,7 +329,7 @@ impl World {
 
     /// Reads answers until there are `count` different ids.
     pub async fn answers(&self, count: usize) -> HashMap<String, Response> {
-        let connection = broker_config(&self.name, "answers").connect().await.unwrap();
+        let connection = connected(&self.name, "answers").await;
         let channel = connection.create_channel().await.unwrap();
         let options = BasicConsumeOptions::default();
         let mut consumer = channel

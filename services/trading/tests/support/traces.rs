@@ -10,11 +10,11 @@ use tokio::time::timeout;
 use trading::message::Response;
 use trading::names;
 
-use super::{PATIENCE, World, broker_config};
+use super::{PATIENCE, World, connected};
 
 /// Publishes a customer's message with the header `traceparent`.
 pub async fn publish_traced(world: &World, (id, body): &(String, String), traceparent: AMQPValue) {
-    let connection = broker_config(&world.name, "traced").connect().await.unwrap();
+    let connection = connected(&world.name, "traced").await;
     let channel = connection.create_channel().await.unwrap();
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     let mut headers = FieldTable::default();
@@ -34,7 +34,7 @@ pub fn text(traceparent: &str) -> AMQPValue {
 
 /// The header of the answer with this id and status, once there are so many answers. None must differ from its repeats.
 pub async fn answered(world: &World, count: usize) -> BTreeMap<(String, String), Option<String>> {
-    let connection = broker_config(&world.name, "answers").connect().await.unwrap();
+    let connection = connected(&world.name, "answers").await;
     let channel = connection.create_channel().await.unwrap();
     let options = BasicConsumeOptions::default();
     let mut consumer =
