@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             })
         })?;
         stage("programs and tests", build)?;
-        stage("tests of each part", || cargo(&["test", "--workspace"]))?;
+        stage("tests of each part", || cargo(&["test", "--workspace", "--no-fail-fast"]))?;
     }
     if !arguments.no_lab {
         end_to_end(arguments)?;

@@ -402,6 +402,12 @@ async fn stages_relay_replay_and_reconciliation_since_a_mark_look_into_the_days_
     made(&world).await;
     one_of_every_kind(&world).await;
     told_by_all(&world, first).await;
+    // What a look since an hour ago finds may follow from what came a day before it, and that from a day before.
+    let day = async |age: &str| {
+        let day = format!("select to_char((now() - interval '{age}') at time zone 'UTC', '\"d\"YYYYMMDD')");
+        world.texts(&day).await.remove(0)
+    };
+    let (today, earliest) = (day("0").await, day("2 days 1 hour").await);
     // From here on this test itself asks no store.
     world.sql.batch_execute("select pg_stat_force_next_flush()").await.unwrap();
     world.sql.batch_execute("select pg_stat_reset()").await.unwrap();
@@ -425,12 +431,11 @@ async fn stages_relay_replay_and_reconciliation_since_a_mark_look_into_the_days_
              where schemaname = 'trading' and seq_scan + coalesce(idx_scan, 0) > 0 and ({which})"
         )
     };
-    let day = |from: i32| format!("to_char((now() at time zone 'UTC')::date {from:+}, '\"d\"YYYYMMDD')");
-    let today = world.texts(&scanned(&format!("relname like '%_' || {}", day(0)))).await;
+    let today = world.texts(&scanned(&format!("relname like '%_{today}'"))).await;
     for store in ["inbound_raw", "ingested", "nacks", "outbox", "egressed", "sent"] {
         assert!(today.iter().any(|part| part.starts_with(store)), "{store} is not in {today:?}");
     }
-    let earlier = format!("relname ~ '_d[0-9]{{8}}$' and right(relname, 9) < {}", day(-2));
+    let earlier = format!("relname ~ '_d[0-9]{{8}}$' and right(relname, 9) < '{earliest}'");
     let earlier = scanned(&format!("relname like '%_before' or {earlier}"));
     assert_eq!(world.texts(&earlier).await, Vec::<String>::new());
 }
