@@ -1,7 +1,9 @@
 //! The chart's reconciliation, run once by hand as an operations team would: a Job made from its CronJob.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, LogParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
@@ -11,17 +13,17 @@ use crate::clusters::{Clusters, NAMESPACE};
 use crate::timeouts::RECONCILIATION;
 use crate::wait::{Look, until};
 
-/// Runs it where the application is active, and gives the report that its pod has printed.
+/// Runs it where the application is active, looking back so far, and gives the report that its pod has printed.
 ///
 /// # Errors
 /// When the application is active nowhere, the Job does not end, or it ends as a failure: then with the report.
-pub async fn run(clusters: &Clusters, application: Application) -> Result<String> {
+pub async fn run(clusters: &Clusters, application: Application, since: Duration) -> Result<String> {
     let region = clusters.of(application).active().await;
     let region = region.with_context(|| format!("{application} is active nowhere"))?;
     let client = clusters.client(region);
     let schedule = format!("{application}-reconcile");
     let cron: CronJob = Api::namespaced(client.clone(), NAMESPACE).get(&schedule).await?;
-    let spec = cron.spec.job_template.spec;
+    let spec = Some(looking_back(cron.spec.job_template.spec.context("a CronJob without a Job")?, since)?);
     let metadata = ObjectMeta { generate_name: Some(format!("{schedule}-")), ..ObjectMeta::default() };
     let jobs: Api<Job> = Api::namespaced(client.clone(), NAMESPACE);
     let job = jobs.create(&PostParams::default(), &Job { metadata, spec, status: None }).await?;
@@ -33,6 +35,14 @@ pub async fn run(clusters: &Clusters, application: Application) -> Result<String
         "Complete" => report,
         other => bail!("{name} in {region}: {other}\n{}", report?),
     }
+}
+
+fn looking_back(mut job: JobSpec, since: Duration) -> Result<JobSpec> {
+    let pod = job.template.spec.as_mut().context("a Job without a pod")?;
+    let mut args = pod.containers.iter_mut().flat_map(|container| container.args.iter_mut().flatten());
+    let arg = args.find(|arg| arg.starts_with("--since=")).context("the chart's Job gives no --since")?;
+    *arg = format!("--since={}s", since.as_secs().max(1));
+    Ok(job)
 }
 
 /// The condition that the Job ends with.

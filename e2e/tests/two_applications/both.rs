@@ -1,6 +1,7 @@
 //! Both applications installed, each active somewhere.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use e2e::object::Choices;
@@ -9,8 +10,9 @@ use futures::future::try_join_all;
 use lab::{Application, Facts, Region};
 use region_plan::{Epoch, Mark};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-static INSTALLED: OnceCell<Facts> = OnceCell::const_new();
+static INSTALLED: OnceCell<(Facts, Instant)> = OnceCell::const_new();
 
 pub(crate) struct Both {
     pub(crate) clusters: Clusters,
@@ -20,7 +22,7 @@ pub(crate) struct Both {
 impl Both {
     /// Installs if need be, and waits until each application is steady in the region where it is, or in the first one.
     pub(crate) async fn ready() -> Result<Self> {
-        let facts = INSTALLED.get_or_try_init(install).await?;
+        let (facts, _) = INSTALLED.get_or_try_init(install).await?;
         let clusters = Clusters::connect(facts).await?;
         let active = run::started(&clusters, "test").await?;
         Ok(Self { clusters, active })
@@ -52,6 +54,11 @@ impl Both {
         self.active[&application]
     }
 
+    /// For how long settlements have flowed. What `regions` had matched before has none, and is told as missing them.
+    pub(crate) fn installed_for(&self) -> Duration {
+        INSTALLED.get().map_or(Duration::ZERO, |(_, installed)| installed.elapsed())
+    }
+
     async fn epochs(&self, applications: &[Application]) -> Result<Vec<Option<Epoch>>> {
         let epoch = async |application: &Application| -> Result<Option<Epoch>> {
             let region = self.active[application];
@@ -61,8 +68,8 @@ impl Both {
     }
 }
 
-async fn install() -> Result<Facts> {
+async fn install() -> Result<(Facts, Instant)> {
     let facts = Facts::read("tr").context("these tests need the lab: run them with `cargo xtask test`")?;
     deploy::install(&facts, &Application::ALL, 0).await?;
-    Ok(facts)
+    Ok((facts, Instant::now()))
 }

@@ -59,7 +59,8 @@ async fn moved_under_load(which: &[lab::Application]) -> Result<()> {
     customer.answered_more(100).await?;
     good(&both, customer).await?;
     for application in which {
-        println!("{}", reconciliation::run(&both.clusters, *application).await?);
+        let report = reconciliation::run(&both.clusters, *application, both.installed_for()).await?;
+        println!("{report}");
     }
     Ok(())
 }
