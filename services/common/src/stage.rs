@@ -36,6 +36,8 @@ const BATCH_DEADLINE: Duration = Duration::from_secs(20);
 const BEGIN_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest rest between two batches.
 const REST_MAX: Duration = Duration::from_millis(20);
+/// A batch that took less than this may be followed by a larger one; a transaction has five times as long.
+const QUICK: Duration = Duration::from_secs(1);
 /// Longest pause before a stage tries again after an error.
 const RETRY_CAP: Duration = Duration::from_secs(2);
 
@@ -173,17 +175,18 @@ impl StageDeps {
 /// Runs a stage until shutdown: works while the gate admits it, takes nothing while it does not.
 pub async fn run<S: Stage>(stage: S, deps: StageDeps, shutdown: CancellationToken) {
     let mut gate = deps.gate.watch();
-    let mut backoff = Backoff::new(Duration::from_millis(100), RETRY_CAP);
+    let limit = deps.limited(stage.batch_limit());
+    let mut pace = Pace { backoff: Backoff::new(Duration::from_millis(100), RETRY_CAP), size: limit, limit };
     let runner = Runner { stage, deps };
     loop {
         let Some(grant) = admitted(&mut gate, runner.stage.needs(), &shutdown).await else { return };
-        match runner.consume(&grant, &mut gate, &shutdown, &mut backoff).await {
+        match runner.consume(&grant, &mut gate, &shutdown, &mut pace).await {
             Ok(()) => {}
             Err(error) => {
                 if let StageError::Database(error) = &error {
                     runner.deps.note(error, &grant);
                 }
-                let wait = backoff.next_wait();
+                let wait = pace.backoff.next_wait();
                 tracing::warn!(
                     queue = runner.stage.queue(),
                     error = chain(&error),
@@ -229,6 +232,29 @@ struct Runner<S> {
     deps: StageDeps,
 }
 
+/// How fast a stage may go on.
+struct Pace {
+    backoff: Backoff,
+    /// Messages in one transaction: fewer after one that failed, as a database that has become slow would never take so many in
+    /// the time that a transaction has.
+    size: usize,
+    /// `size` is never more.
+    limit: usize,
+}
+
+impl Pace {
+    fn done(&mut self, took: Duration) {
+        self.backoff.reset();
+        if took < QUICK {
+            self.size = (self.size * 2).min(self.limit);
+        }
+    }
+
+    fn failed(&mut self, messages: usize) {
+        self.size = (messages / 2).max(1);
+    }
+}
+
 /// How the records of a batch are stored.
 #[derive(Clone, Copy)]
 enum How {
@@ -265,7 +291,7 @@ impl<S: Stage> Runner<S> {
         grant: &Grant,
         gate: &mut watch::Receiver<Gate>,
         shutdown: &CancellationToken,
-        backoff: &mut Backoff,
+        pace: &mut Pace,
     ) -> Result<(), StageError> {
         let (link, mut batches) = tokio::select! {
             biased;
@@ -293,12 +319,10 @@ impl<S: Stage> Runner<S> {
                 Err(source) => break Err(self.consume_error("taking messages")(source)),
             };
             let began = Instant::now();
-            if let Err(error) = self.take(grant, &link, &batch).await {
+            if let Err(error) = self.take_parts(grant, &link, &batch, pace).await {
                 break Err(error);
             }
-            backoff.reset();
-            let limit = self.deps.limited(self.stage.batch_limit());
-            if let Some(rest) = rest(batch.len(), limit, began.elapsed()) {
+            if let Some(rest) = rest(batch.len(), pace.limit, began.elapsed()) {
                 tokio::select! {
                     biased;
                     () = shutdown.cancelled() => break Ok(()),
@@ -339,7 +363,30 @@ impl<S: Stage> Runner<S> {
         Ok(consumer.ready_chunks(limit))
     }
 
-    /// One batch: all at once, or, if the database refuses its data, message by message. Each message then has a
+    /// A batch, in as many parts as the last one that failed asks for. What is done before a part fails stays done.
+    async fn take_parts(
+        &self,
+        grant: &Grant,
+        link: &Link,
+        batch: &[Delivery],
+        pace: &mut Pace,
+    ) -> Result<(), StageError> {
+        let mut left = batch;
+        while !left.is_empty() {
+            let (part, behind) = left.split_at(left.len().min(pace.size));
+            let began = Instant::now();
+            if let Err(error) = self.take(grant, link, part).await {
+                pace.failed(part.len());
+                self.deps.metrics.count(Fate::Requeued, behind.len());
+                return Err(error);
+            }
+            pace.done(began.elapsed());
+            left = behind;
+        }
+        Ok(())
+    }
+
+    /// One part of a batch: all at once, or, if the database refuses its data, message by message. Each message then has a
     /// deadline and an acknowledgement of its own, so that a repeat does not begin from the first one again.
     async fn take(&self, grant: &Grant, link: &Link, batch: &[Delivery]) -> Result<(), StageError> {
         let requeued = |messages, error| {
@@ -489,5 +536,22 @@ mod tests {
         );
         assert_eq!(rest(1, 1, took), None, "the form without batches");
         assert_eq!(rest(2, 8, Duration::from_secs(1)), Some(REST_MAX));
+    }
+
+    #[test]
+    fn batches_are_halved_while_they_fail_and_grow_again_only_when_they_are_quick() {
+        let mut pace = Pace { backoff: Backoff::new(QUICK, RETRY_CAP), size: 500, limit: 500 };
+        for messages in [500, 250, 3, 1] {
+            pace.failed(messages);
+            assert_eq!(pace.size, (messages / 2).max(1));
+        }
+        for (took, size) in [(QUICK, 1), (Duration::ZERO, 2), (Duration::ZERO, 4), (QUICK, 4)] {
+            pace.done(took);
+            assert_eq!(pace.size, size);
+        }
+        for _ in 0..8 {
+            pace.done(Duration::ZERO);
+        }
+        assert_eq!(pace.size, 500);
     }
 }

@@ -3,6 +3,7 @@
 mod options;
 mod peer;
 
+use std::future::pending;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use services_common::postgres::Database;
 use services_common::stage::{self, Stage, StageDeps};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -109,6 +111,12 @@ pub enum RunError {
     /// The HTTP server failed.
     #[error("the HTTP server failed")]
     Http(#[from] std::io::Error),
+    /// A part of the process has ended before its shutdown: a panic, which the log has.
+    #[error("{part} has ended by itself, which is a bug; the process ends too, so that it is started anew")]
+    Ended {
+        /// What has ended.
+        part: &'static str,
+    },
 }
 
 /// What a stage is given; tests build it by hand.
@@ -233,14 +241,19 @@ pub async fn run(
     let gate = stage_deps.gate.clone();
     let (database, app, region) = (deps.database.clone(), deps.app.clone(), deps.region.clone());
     let stop = shutdown.clone();
-    let gate = tokio::spawn(async move { gate.run(&database, &app, &region, stop).await });
+    let mut gate = tokio::spawn(async move { gate.run(&database, &app, &region, stop).await });
     let shared = stage_deps.clone();
     let doing = Work { deps, stage_deps: shared, figures, overview, shutdown: shutdown.clone() };
-    let work = tokio::spawn(work(name, doing));
-    let served = health::serve(listener, router, shutdown.clone()).await;
-    // Serving ends at shutdown, or because it failed: then the rest must end too.
+    let mut work = tokio::spawn(work(name, doing));
+    // Serving ends at shutdown. If anything ends before, the rest must end too: what answers as healthy and does nothing is
+    // never started anew.
+    let served = tokio::select! {
+        served = health::serve(listener, router, shutdown.clone()) => served.map_err(RunError::from),
+        ended = ended_by_itself("the stage", &mut work, &shutdown) => Err(ended),
+        ended = ended_by_itself("the gate", &mut gate, &shutdown) => Err(ended),
+    };
     shutdown.cancel();
-    if timeout(DRAIN_DEADLINE, work).await.is_err() {
+    if !work.is_finished() && timeout(DRAIN_DEADLINE, work).await.is_err() {
         tracing::warn!(
             seconds = DRAIN_DEADLINE.as_secs(),
             "not drained in time; the broker redelivers what is left"
@@ -248,7 +261,21 @@ pub async fn run(
     }
     gate.abort();
     stage_deps.broker.close().await;
-    Ok(served?)
+    served
+}
+
+/// Resolves when a task ends without having been asked to.
+async fn ended_by_itself(
+    part: &'static str,
+    task: &mut JoinHandle<()>,
+    shutdown: &CancellationToken,
+) -> RunError {
+    let end = task.await;
+    if shutdown.is_cancelled() {
+        return pending().await;
+    }
+    tracing::error!(part, panicked = end.is_err(), "has ended by itself");
+    RunError::Ended { part }
 }
 
 /// What `/metrics` of a stage shows before it has done anything: every metric that it will ever have.
@@ -422,5 +449,24 @@ impl Work {
         let broker = relay.broker.clone();
         relay.run(self.shutdown.clone()).await;
         broker.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[allow(clippy::panic, reason = "the panic is what is tested")]
+    async fn a_part_that_panics_ends_the_process_and_one_that_was_told_to_stop_does_not() {
+        let shutdown = CancellationToken::new();
+        let mut panics = tokio::spawn(async { panic!("a bug") });
+        let ended = ended_by_itself("the stage", &mut panics, &shutdown).await;
+        assert!(ended.to_string().starts_with("the stage has ended by itself"), "{ended}");
+
+        let mut stops = tokio::spawn(shutdown.clone().cancelled_owned());
+        shutdown.cancel();
+        let told = timeout(Duration::from_millis(50), ended_by_itself("the stage", &mut stops, &shutdown));
+        assert!(told.await.is_err(), "shutdown is no failure");
     }
 }

@@ -69,6 +69,26 @@ async fn a_trade_whose_counterpart_does_not_come_expires_and_its_next_version_co
     assert!(report.agrees, "{report}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trade_of_which_the_database_refuses_that_it_expires_keeps_no_other_one_waiting() {
+    let mut world = World::open().await;
+    let mut pipeline = world.pipeline().await;
+    for number in 1..=5 {
+        send(&world, &report(IM, number, "18.5", 1, "Unmatched")).await;
+    }
+    world.nothing_is_on_its_way().await;
+    let refuse = "alter table trading.trades add constraint refused check (trade_id not in ('1', '3') or status = 'UNMATCHED')";
+    world.sql.batch_execute(refuse).await.unwrap();
+    world.expire_after = NonZeroU16::new(2);
+    let core = StageName::Core as usize;
+    pipeline.remove(core).kill();
+    pipeline.insert(core, world.stage(StageName::Core).await);
+    world.answers(3).await;
+    let trades = "select trade_id || ' ' || status from trading.trades order by 1";
+    let waits_and_expired = ["1 UNMATCHED", "2 EXPIRED", "3 UNMATCHED", "4 EXPIRED", "5 EXPIRED"];
+    assert_eq!(world.texts(trades).await, waits_and_expired);
+}
+
 /// Two cores look for waits to end while the counterparts come.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_counterpart_that_comes_as_the_wait_ends_finds_the_trade_waiting_or_expired_and_both_are_told_the_same()

@@ -147,3 +147,25 @@ async fn a_schema_that_is_wrong_refuses_nobodys_trade() {
     let answers = world.answers(60).await;
     assert!(answers.values().all(|answer| answer.status == "MATCHED"), "{answers:?}");
 }
+
+/// A transaction has five seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_takes_longer_than_a_transaction_may_goes_through_in_parts() {
+    const MESSAGES: i64 = 120;
+    let world = World::open().await;
+    let slow = "create function trading.slow() returns trigger language plpgsql \
+            as $$ begin perform pg_sleep(0.06); return new; end $$; \
+        create trigger slow before insert on trading.inbound_raw for each row execute function trading.slow()";
+    world.sql.batch_execute(slow).await.unwrap();
+    for number in 0..MESSAGES {
+        world.publish(Some(&format!("id {number}")), b"no trade").await;
+    }
+    let inbound = world.stage(StageName::Inbound).await;
+    eventually("all are stored", async || {
+        (world.number("select count(*) from trading.inbound_raw").await == MESSAGES).then_some(())
+    })
+    .await;
+    let (_, metrics) = support::http(inbound.http, "GET", "/metrics", "", "").await;
+    let line = metrics.lines().find(|line| line.contains("fate=\"Requeued\"")).unwrap();
+    assert!(!line.ends_with(" 0"), "no batch was too long for a transaction: {line}");
+}

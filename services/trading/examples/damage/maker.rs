@@ -88,17 +88,18 @@ impl Damage {
         let Place { table, key, change, .. } = &self.place;
         let database = stores.of(self.place.whose);
         let was = format!("jsonb_populate_record(null::trading.{table}, kept::jsonb)");
+        // What the server computes it computes anew; a number that it gave comes back only with the whole row.
+        let columns = "select string_agg(quote_ident(attname), ', '), string_agg('was.' || quote_ident(attname), ', ') \
+            from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped \
+              and attgenerated = '' and (attidentity = '' or $2)";
+        let row = database.query_one(columns, &[&format!("trading.{table}"), &change.is_none()]).await?;
+        let (columns, values): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let statement = if change.is_none() {
             format!(
-                "insert into trading.{table} overriding system value \
-                 select was.* from unnest($1::text[]) as kept, {was} as was"
+                "insert into trading.{table} ({columns}) overriding system value \
+                 select {values} from unnest($1::text[]) as kept, {was} as was"
             )
         } else {
-            let columns = "select string_agg(quote_ident(attname), ', '), string_agg('was.' || quote_ident(attname), ', ') \
-                from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped \
-                  and attidentity = ''";
-            let row = database.query_one(columns, &[&format!("trading.{table}")]).await?;
-            let (columns, values): (String, String) = (row.try_get(0)?, row.try_get(1)?);
             format!(
                 "update trading.{table} as damaged set ({columns}) = row({values}) \
                  from unnest($1::text[]) as kept, {was} as was where damaged.{key} = was.{key}"

@@ -56,8 +56,8 @@ declare
     last   bigint;
 begin
     execute format('alter table trading.%I rename to %I', store, before);
-    execute format('create table trading.%I (like trading.%I including defaults including constraints including comments '
-        'including storage) partition by range (%I)', store, before, moment);
+    execute format('create table trading.%I (like trading.%I including defaults including constraints including generated '
+        'including comments including storage) partition by range (%I)', store, before, moment);
     for item in select attname from pg_attribute
                 where attrelid = format('trading.%I', before)::regclass and attidentity <> '' and not attisdropped
     loop
@@ -74,7 +74,8 @@ begin
         execute format('alter index trading.%I rename to %I', item.relname, item.relname || '_before');
         execute replace(item.definition, format('ON trading.%I USING', before), format('ON trading.%I USING', store));
     end loop;
-    if not exists (select from pg_index join pg_attribute on attrelid = indrelid and attnum = any(indkey)
+    if not exists (select from pg_index join pg_attribute
+                       on attrelid = indrelid and attnum = any(indkey[0:indnkeyatts - 1])
                    where indrelid = format('trading.%I', store)::regclass and attname = moment) then
         execute format('create index on trading.%I using brin (%I)', store, moment);
     end if;
@@ -106,13 +107,17 @@ as $$
 declare
     part constant name := store.store || '_' || day.suffix;
     rest constant name := store.store || '_rest';
+    given text;
 begin
-    execute format('create table trading.%I (like trading.%I including defaults including constraints including storage)',
-        part, store.store);
+    execute format('create table trading.%I (like trading.%I including defaults including constraints including generated '
+        'including storage)', part, store.store);
     perform trading.make_unique(part, store.once);
+    select string_agg(quote_ident(attname), ', ') into given from pg_attribute
+        where attrelid = format('trading.%I', part)::regclass and attnum > 0 and not attisdropped and attgenerated = '';
     execute format('lock table trading.%I in access exclusive mode', rest);
-    execute format('with moved as (delete from trading.%1$I where %2$I >= $1 and %2$I < $2 returning *) '
-        'insert into trading.%3$I select * from moved', rest, store.moment, part) using day.from_ms, day.to_ms;
+    execute format('with moved as (delete from trading.%1$I where %2$I >= $1 and %2$I < $2 returning %4$s) '
+        'insert into trading.%3$I (%4$s) select %4$s from moved', rest, store.moment, part, given)
+        using day.from_ms, day.to_ms;
     execute format('alter table trading.%I attach partition trading.%I for values from (%s) to (%s)',
         store.store, part, day.from_ms, day.to_ms);
 end

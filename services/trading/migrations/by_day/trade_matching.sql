@@ -19,15 +19,25 @@ begin
 end
 $$;
 
--- As in the outbox. An answer's text begins with the customer's id, in which a quotation mark has a backslash before it.
+-- The time is that of the outbox. An answer's text begins with the customer's id, in which a quotation mark has a backslash before
+-- it. The digest depends on each bit of a row; each part is the seed of the next, so that exchanged ones do not cancel out. By an
+-- index with it two stores are compared without a look at their rows, which are twenty times as wide. The server computes it
+-- whenever a row is written, whoever writes it.
 alter table trading.egressed add column caused_ms bigint;
 alter table trading.egressed alter column caused_ms type bigint using
     coalesce(substring(body from '"timestamp":([0-9]{1,15})')::bigint, (extract(epoch from at) * 1000)::bigint),
-    alter column caused_ms set not null, alter column caused_ms set default trading.older_version();
+    alter column caused_ms set not null, alter column caused_ms set default trading.older_version(),
+    add column digest bigint generated always as (hashtextextended(body, hashtextextended(status, hashtextextended(id,
+        uuid_hash_extended(message_id, caused_ms))))) stored;
 alter table trading.sent add column caused_ms bigint;
 alter table trading.sent alter column caused_ms type bigint using
     coalesce(substring(body from '"timestamp":([0-9]{1,15})')::bigint, (extract(epoch from at) * 1000)::bigint),
-    alter column caused_ms set not null, alter column caused_ms set default trading.older_version();
+    alter column caused_ms set not null, alter column caused_ms set default trading.older_version(),
+    add column digest bigint generated always as (hashtextextended(body, hashtextextended(status, hashtextextended(id,
+        uuid_hash_extended(message_id, caused_ms))))) stored;
+drop index trading.egressed_by_time, trading.sent_by_time;
+create index egressed_by_time on trading.egressed (at) include (caused_ms, message_id, digest);
+create index sent_by_time on trading.sent (at) include (caused_ms, message_id, digest);
 
 select trading.by_day(store, moment, once, (select max(to_ms) from trading.days))
   from (values ('returned_raw', 'received_ms', '{record}'::name[]),

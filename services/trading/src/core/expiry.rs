@@ -83,36 +83,65 @@ impl Expiry {
         }
     }
 
-    /// Ends all waits that were over before `today`.
+    /// Ends all waits that were over before `today`. A trade of which the database refuses that keeps no other one waiting.
     async fn look(&self, grant: &Grant, today: Date, shutdown: &CancellationToken) -> Result<(), DbError> {
         let mut after = Some((FIRST_DAY, String::new()));
-        while let Some(from) = after.filter(|_| !shutdown.is_cancelled()) {
-            after = self.round(grant, today, from).await?;
+        let mut limit = ROUND_LIMIT;
+        while let Some(from) = after.clone().filter(|_| !shutdown.is_cancelled()) {
+            match self.round(grant, today, from, limit).await {
+                Ok(next) => {
+                    after = next;
+                    limit = (limit * 2).min(ROUND_LIMIT);
+                }
+                // Somewhere among these: one by one from here.
+                Err(DbError::Data { .. }) if limit > 1 => limit = 1,
+                Err(error) => return Err(error),
+            }
             sleep(ROUND_PAUSE).await;
         }
         Ok(())
     }
 
     /// Looks at the next trades; where to go on, if there may be more.
-    async fn round(&self, grant: &Grant, today: Date, from: Place) -> Result<Option<Place>, DbError> {
+    async fn round(
+        &self,
+        grant: &Grant,
+        today: Date,
+        from: Place,
+        limit: i64,
+    ) -> Result<Option<Place>, DbError> {
         let mut connection = self.deps.database.connection().await?;
         let unit = Guarded::begin(&mut connection, grant).await?;
-        let (overdue, last) = overdue(&unit, self.after, today, from).await?;
-        if !overdue.is_empty() {
-            let locks: BTreeSet<i32> = overdue.iter().map(|report| report.content.lock()).collect();
-            tables::lock(&unit, &locks.into_iter().collect::<Vec<_>>()).await?;
-            // As they stand now that nobody else decides them.
-            let known = Trade::known(&unit, &overdue).await?;
-            let changes = expired(known, self.after, today);
-            tables::write(&unit, &changes).await?;
-            unit.commit().await?;
-            if !changes.updated.is_empty() {
-                tracing::info!(trades = changes.updated.len(), "expired: the other party has not reported");
-                self.expired.0.inc_by(changes.updated.len() as u64);
+        let (overdue, last) = overdue(&unit, self.after, today, from, limit).await?;
+        if overdue.is_empty() {
+            return Ok(last);
+        }
+        match self.end(unit, &overdue, today).await {
+            Ok(0) => {}
+            Ok(expired) => {
+                tracing::info!(trades = expired, "expired: the other party has not reported");
+                self.expired.0.inc_by(expired as u64);
                 self.answers_written.notify_one();
             }
+            Err(error @ DbError::Data { .. }) if limit == 1 => {
+                let ids: Vec<Uuid> = overdue.iter().map(|report| report.record).collect();
+                tracing::error!(records = ?ids, error = chain(&error), "the database refuses that this trade expires: it waits on");
+            }
+            Err(error) => return Err(error),
         }
         Ok(last)
+    }
+
+    /// Ends the waits of these; of how many.
+    async fn end(&self, unit: Guarded<'_>, overdue: &[Report<Trade>], today: Date) -> Result<usize, DbError> {
+        let locks: BTreeSet<i32> = overdue.iter().map(|report| report.content.lock()).collect();
+        tables::lock(&unit, &locks.into_iter().collect::<Vec<_>>()).await?;
+        // As they stand now that nobody else decides them.
+        let known = Trade::known(&unit, overdue).await?;
+        let changes = expired(known, self.after, today);
+        tables::write(&unit, &changes).await?;
+        unit.commit().await?;
+        Ok(changes.updated.len())
     }
 }
 
@@ -136,10 +165,11 @@ async fn overdue(
     days: NonZeroU16,
     today: Date,
     (date, id): Place,
+    limit: i64,
 ) -> Result<(Vec<Report<Trade>>, Option<Place>), DbError> {
     let before = first_that_waits(today, days);
     let statement = unit.transaction().prepare_cached(OVERDUE).await?;
-    let rows = unit.transaction().query(&statement, &[&before, &date, &id, &ROUND_LIMIT]).await?;
+    let rows = unit.transaction().query(&statement, &[&before, &date, &id, &limit]).await?;
     let (mut reports, mut last) = (Vec::new(), None);
     for row in &rows {
         last = Some((row.try_get("trade_date")?, row.try_get("id")?));
@@ -154,7 +184,7 @@ async fn overdue(
             }
         }
     }
-    let full = rows.len() as u64 == ROUND_LIMIT.unsigned_abs();
+    let full = rows.len() as u64 == limit.unsigned_abs();
     Ok((reports, last.filter(|_| full)))
 }
 

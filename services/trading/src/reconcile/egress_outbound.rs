@@ -6,76 +6,89 @@ use uuid::Uuid;
 
 use super::finding::Comparison;
 use super::snapshot::Snapshot;
-use super::{ANSWERED_SINCE, Job, ReconcileError, sums};
+use super::sums::{self, GROUP};
+use super::{ANSWERED_SINCE, Job, ReconcileError};
 use crate::envelope::{Emitted, Record};
 use crate::message::Response;
 use crate::{egress, ids, outbound};
 
 /// What a window has of one of the two stores.
-fn numbered(store: &str) -> String {
+fn digests(store: &str) -> String {
     format!(
-        "select message_id as id, {} as number from {store} \
-         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= $2::bigint",
-        sums::number("message_id", "caused_ms", &["id", "status", "body"])
+        "select message_id, digest from {store} \
+         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= $2::bigint"
+    )
+}
+
+/// `keys` of the rows that only one of the stores has, or that differ, in the groups $2. One that is only behind may be there
+/// before, and older than the mark.
+fn keys() -> String {
+    let of = |store: &str| {
+        format!(
+            "select message_id, caused_ms, digest from {store} \
+             where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= {ANSWERED_SINCE} and ({GROUP}) = any($2)"
+        )
+    };
+    format!(
+        "with before as materialized ({}), behind as materialized ({}), keys as materialized ( \
+            select message_id, caused_ms, before.digest is null as only_behind \
+            from before full join behind using (message_id, caused_ms) \
+            where before.digest is distinct from behind.digest)",
+        of("trading.egressed"),
+        of("trading.sent")
     )
 }
 
 fn different() -> String {
     format!(
-        "select egressed.message_id, egressed.id, egressed.status, egressed.body, egressed.caused_ms, \
-            sent.message_id is null as absent, sent.status is distinct from egressed.status as other_status, \
-            egressed.at > now() - make_interval(secs => $4) as young \
-         from trading.egressed \
-         left join trading.sent on sent.message_id = egressed.message_id and sent.caused_ms = egressed.caused_ms \
-            and sent.caused_ms >= {ANSWERED_SINCE} and sent.message_id between $2::uuid and $3::uuid \
-         where egressed.at >= to_timestamp($1::bigint / 1000.0) and egressed.caused_ms >= {ANSWERED_SINCE} \
-           and egressed.message_id between $2::uuid and $3::uuid \
-           and (sent.id, sent.status, sent.body) is distinct from (egressed.id, egressed.status, egressed.body) \
-         order by egressed.message_id"
+        "{} select message_id, egressed.id, egressed.status, egressed.body, caused_ms, \
+            sent.id is null as absent, sent.status is distinct from egressed.status as other_status, \
+            egressed.at > now() - make_interval(secs => $3) as young \
+         from keys \
+         join trading.egressed using (message_id, caused_ms) \
+         left join trading.sent using (message_id, caused_ms) \
+         where not only_behind and (sent.id, sent.status, sent.body) is distinct from (egressed.id, egressed.status, egressed.body) \
+         order by message_id",
+        keys()
     )
 }
 
 fn answers_ahead() -> String {
     format!(
-        "select message_id, id, status, body, caused_ms from trading.sent \
-         where at >= to_timestamp($1::bigint / 1000.0) and caused_ms >= {ANSWERED_SINCE} \
-           and message_id between $2::uuid and $3::uuid \
+        "{} select message_id, id, status, body, caused_ms from keys join trading.sent using (message_id, caused_ms) \
+         where only_behind \
            and not exists (select from trading.egressed \
-                where egressed.message_id = sent.message_id and egressed.caused_ms = sent.caused_ms \
-                  and egressed.caused_ms >= {ANSWERED_SINCE} \
-                  and egressed.message_id between $2::uuid and $3::uuid)"
+                where egressed.message_id = keys.message_id and egressed.caused_ms = keys.caused_ms)",
+        keys()
     )
 }
 
 /// Compares the boundary.
 pub(super) async fn compare(snapshot: &Snapshot<'_>) -> Result<Comparison, ReconcileError> {
     let mut comparison = Comparison::new(Job::EgressOutbound);
-    let summed = sums::compare(snapshot, &numbered("trading.egressed"), &numbered("trading.sent")).await?;
+    let summed = sums::compare(snapshot, &digests("trading.egressed"), &digests("trading.sent")).await?;
     comparison.compared = summed.before;
-    for range in summed.differing {
-        behind(snapshot, &mut comparison, range).await?;
-        ahead(snapshot, &mut comparison, range).await?;
+    if !summed.differing.is_empty() {
+        behind(snapshot, &mut comparison, &summed.differing).await?;
+        ahead(snapshot, &mut comparison, &summed.differing).await?;
     }
     Ok(comparison)
 }
 
-/// First and last message id.
-type Range = (Uuid, Uuid);
-
 async fn behind(
     snapshot: &Snapshot<'_>,
     comparison: &mut Comparison,
-    range: Range,
+    groups: &[i32],
 ) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages_of(&different(), range, true).await?;
+    let mut pages = snapshot.pages_in(&different(), groups, true).await?;
     while let Some(page) = pages.next().await? {
         let mut absent = Vec::new();
         for row in &page {
             absent.extend(judge(row, comparison).map_err(snapshot.unreadable())?);
         }
-        let apart = snapshot.set_apart(&digests(outbound::STAGE, &absent)).await?;
+        let set_apart = snapshot.set_apart(&apart(outbound::STAGE, &absent)).await?;
         for answer in &absent {
-            if answer.digest(outbound::STAGE).is_some_and(|digest| apart.contains(&digest)) {
+            if answer.digest(outbound::STAGE).is_some_and(|digest| set_apart.contains(&digest)) {
                 comparison.set_apart += 1;
             } else {
                 let Answer { message, id, status, .. } = answer;
@@ -110,7 +123,7 @@ impl Answer {
     }
 }
 
-fn digests(stage: &str, answers: &[Answer]) -> Vec<Uuid> {
+fn apart(stage: &str, answers: &[Answer]) -> Vec<Uuid> {
     answers.iter().filter_map(|answer| answer.digest(stage)).collect()
 }
 
@@ -141,16 +154,16 @@ fn judge(row: &Row, comparison: &mut Comparison) -> Result<Option<Answer>, tokio
 async fn ahead(
     snapshot: &Snapshot<'_>,
     comparison: &mut Comparison,
-    range: Range,
+    groups: &[i32],
 ) -> Result<(), ReconcileError> {
-    let mut pages = snapshot.pages_of(&answers_ahead(), range, false).await?;
+    let mut pages = snapshot.pages_in(&answers_ahead(), groups, false).await?;
     while let Some(page) = pages.next().await? {
         let sent: Result<Vec<Answer>, _> = page.iter().map(Answer::read).collect();
         let sent = sent.map_err(snapshot.unreadable())?;
         // Sent all the same although the database refused egress's copy.
-        let apart = snapshot.set_apart(&digests(egress::STAGE, &sent)).await?;
+        let set_apart = snapshot.set_apart(&apart(egress::STAGE, &sent)).await?;
         for answer in &sent {
-            if answer.digest(egress::STAGE).is_some_and(|digest| apart.contains(&digest)) {
+            if answer.digest(egress::STAGE).is_some_and(|digest| set_apart.contains(&digest)) {
                 continue;
             }
             let Answer { message, id, status, .. } = answer;

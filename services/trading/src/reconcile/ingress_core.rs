@@ -74,17 +74,20 @@ fn other_text<C: Compared>() -> String {
 }
 
 /// A status holds if its answer was written with it, and no answer says another one. That of a settled trade comes after
-/// the one that says that it is matched.
+/// the one that says that it is matched. Answers are looked for under the trade's name, so that few of their ids, which are
+/// digests, have to be computed.
 const OTHER_TRADE_STATUS: &str = "select record, id, status from trading.trades \
-     where received_ms >= $1 and ( \
-        status <> 'UNMATCHED' and not exists ( \
-            select from trading.outbox where message_id = trading.answer_id(trade_date, trades.id, version, trades.status) \
-                and caused_ms >= $1::bigint - 86400000) \
-        or exists (select from unnest(array['MATCHED', 'MISMATCHED', 'SETTLED', 'CANCELLED', 'EXPIRED']) as told (status) \
-            join trading.outbox \
-              on message_id = trading.answer_id(trade_date, trades.id, version, told.status) and caused_ms >= $1::bigint - 86400000 \
-            where told.status <> trades.status \
-              and (told.status, trades.status) <> ('MATCHED', 'SETTLED')))";
+     where received_ms >= $1 and status <> 'UNMATCHED' \
+       and not exists (select from trading.outbox as told \
+            where told.id = trades.id and told.status = trades.status and told.caused_ms >= $1::bigint - 86400000 \
+              and told.message_id = trading.answer_id(trade_date, trades.id, version, told.status)) \
+     union \
+     select record, id, status from trading.trades \
+     where received_ms >= $1 \
+       and exists (select from trading.outbox as told \
+            where told.id = trades.id and told.status <> trades.status and told.status <> 'NACK' \
+              and (told.status, trades.status) <> ('MATCHED', 'SETTLED') and told.caused_ms >= $1::bigint - 86400000 \
+              and told.message_id = trading.answer_id(trade_date, trades.id, version, told.status))";
 
 /// Refusals with their answers; of a refusal that is there on two days, one answer is enough. Where there is none, only a pending one may be under way.
 const REFUSED: &str = "select nacks.record, nacks.id, nacks.description, nacks.body as nack_body, outbox.body, \

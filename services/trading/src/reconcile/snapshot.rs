@@ -90,22 +90,16 @@ impl<'a> Snapshot<'a> {
         Ok(Pages { snapshot: self, portal: Some(portal) })
     }
 
-    /// The result of a query whose $1 is the mark and whose $2 are numbers of buckets.
-    pub(super) async fn pages_in(&self, query: &str, buckets: &[i32]) -> Result<Pages<'_>, ReconcileError> {
-        let portal = self.transaction.bind(query, &[&self.since_ms, &buckets]).await;
-        Ok(Pages { snapshot: self, portal: Some(portal.map_err(failed(self.job))?) })
-    }
-
-    /// The result of a query whose $1 is the mark, $2 and $3 the first and the last id of a range and, where `with_grace`,
-    /// $4 the grace in seconds.
-    pub(super) async fn pages_of(
+    /// The result of a query whose $1 is the mark, whose $2 are numbers of groups and, where `with_grace`, whose $3 is the
+    /// grace in seconds.
+    pub(super) async fn pages_in(
         &self,
         query: &str,
-        (first, last): (Uuid, Uuid),
+        groups: &[i32],
         with_grace: bool,
     ) -> Result<Pages<'_>, ReconcileError> {
-        let values: [&(dyn ToSql + Sync); 4] = [&self.since_ms, &first, &last, &self.grace_seconds];
-        let values = if with_grace { &values[..] } else { &values[..3] };
+        let values: [&(dyn ToSql + Sync); 3] = [&self.since_ms, &groups, &self.grace_seconds];
+        let values = if with_grace { &values[..] } else { &values[..2] };
         let portal = self.transaction.bind(query, values).await.map_err(failed(self.job))?;
         Ok(Pages { snapshot: self, portal: Some(portal) })
     }
